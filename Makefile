@@ -1,0 +1,88 @@
+# The manual: each verb below is one thing that you can do here.
+#
+#   make book       build the website into _build/html
+#   make serve      build it, then serve it on http://localhost:8000
+#   make test       everything: lint, library, notebooks, built site
+#   make notebooks  execute the chapters whose text or library changed, in place
+#   make lint       ruff, format and rules
+#   make format     let ruff rewrite
+#   make lock       resolve the versions in pyproject.toml into requirements.lock
+#   make clean      remove what was built; `make distclean` also removes the environment
+
+PYTHON ?= python3
+PORT   ?= 8000
+VENV   := .venv
+BIN    := $(VENV)/bin
+READY  := $(VENV)/.ready
+
+NOTEBOOKS := $(shell find book -name '*.ipynb' -not -path '*/.*')
+LIBRARY   := $(shell find bnlib -name '*.py')
+SITE_FROM := _config.yml $(shell find book vendor -type f -not -name '*.pyc' -not -path '*/.*') $(LIBRARY)
+
+# TensorFlow logs to stderr unless told not to, and one BLAS thread is faster at these sizes.
+export TF_CPP_MIN_LOG_LEVEL = 3
+export TF_ENABLE_ONEDNN_OPTS = 0
+export OPENBLAS_NUM_THREADS = 1
+export PIP_DISABLE_PIP_VERSION_CHECK = 1
+
+.PHONY: book serve test test-lib test-notebooks test-site notebooks lint format lock clean distclean
+
+book: _build/html/index.html
+	@echo "The book is ready. Open file://$(CURDIR)/_build/html/index.html"
+
+serve: book
+	@echo "http://localhost:$(PORT)  (Ctrl-C stops)"
+	@$(BIN)/python -m http.server $(PORT) --directory _build/html
+
+test: lint test-lib test-notebooks test-site
+
+test-lib: $(READY)
+	$(BIN)/python -m pytest bnlib tests --ignore tests/test_site.py
+
+test-notebooks: _build/.notebooks-tested
+
+test-site: _build/html/index.html
+	$(BIN)/python -m pytest tests/test_site.py
+
+notebooks: $(READY)
+	$(BIN)/python tools/notebooks.py
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: $(READY)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+# The environment: every version from the lock, then bnlib itself, editable.
+$(READY): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11")'
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@test -x $(BIN)/uv || $(BIN)/pip install --quiet "$$(grep '^uv==' requirements.lock)"
+	$(BIN)/uv pip install --quiet --python $(BIN)/python -r requirements.lock
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps -e .
+	@touch $@
+
+lock: $(READY)
+	$(BIN)/uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 \
+		--upgrade --no-annotate --no-header --quiet -o requirements.lock
+
+_build/html/index.html: $(READY) $(SITE_FROM)
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/jupyter-book build book --config _config.yml --path-output . -n -W --keep-going
+	@touch $@
+
+# nbval runs the notebooks that changed since it last passed; all of them when the library did.
+NBVAL_ALSO := $(READY) $(LIBRARY) book/conftest.py tests/nbval_sanitize.cfg
+_build/.notebooks-tested: $(NOTEBOOKS) $(NBVAL_ALSO)
+	$(BIN)/python -m pytest --nbval --nbval-current-env --nbval-cell-timeout=300 \
+		--nbval-sanitize-with tests/nbval_sanitize.cfg \
+		$(if $(filter $(NBVAL_ALSO),$?),$(NOTEBOOKS),$(filter %.ipynb,$?))
+	@mkdir -p $(@D) && touch $@
+
+clean:
+	rm -rf _build dist .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
+
+distclean: clean
+	rm -rf $(VENV)
