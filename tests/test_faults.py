@@ -1,0 +1,157 @@
+"""The tests are tested: each planted fault must turn a named test red.
+
+A fault is one small, believable edit of the library. It is made in a copy, never in the tree.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+# name: (file, text in it, what the fault makes of it, the test that must catch it)
+FAULTS = {
+    "one-pass variance": (
+        "moments.py",
+        "average((centred - residue) ** 2, where.axes, share)",
+        "average(x.astype('f4') ** 2, where.axes, share) - mean**2",
+        "test_moments.py::test_mean_and_variance_to_1e_6_of_the_exact_value",
+    ),
+    "Bessel's variance": (
+        "moments.py",
+        "variance.reshape(where.channels), count)",
+        "variance.reshape(where.channels) * count / max(count - 1, 1), count)",
+        "test_moments.py::test_against_the_loop",
+    ),
+    "sums in float32": (
+        "_checks.py",
+        "return np.result_type(dtype, np.float64)",
+        "return np.result_type(dtype, np.float32)",
+        "test_moments.py::test_mean_and_variance_to_1e_6_of_the_exact_value",
+    ),
+    "no correction of the mean": (
+        "moments.py",
+        "(centred - residue) ** 2",
+        "centred ** 2",
+        "test_moments.py::test_mean_and_variance_to_1e_6_of_the_exact_value",
+    ),
+    "wrong axis": (
+        "axes.py",
+        "if a not in kept),\n        channels",
+        "if a != 1),\n        channels",
+        "test_axes.py::test_each_rank_and_layout",
+    ),
+    "variances averaged": (
+        "moments.py",
+        "within.mean + between.variance",
+        "within.mean",
+        "test_moments.py::test_averaging_the_variances_would_forget_the_spread_between_parts",
+    ),
+    "parts weighed alike": (
+        "moments.py",
+        "between = moments(means, axis=kept, weights=counts)",
+        "between = moments(means, axis=kept)",
+        "test_moments.py::test_any_split_merges_to_the_same_moments",
+    ),
+    "NaN leaks through the mask": (
+        "moments.py",
+        "x = np.where(share > 0, x, 0)",
+        "pass",
+        "test_moments.py::test_a_mask_hides_whatever_lies_under_it",
+    ),
+    "epsilon outside the root": (
+        "transform.py",
+        "1 / np.sqrt(variance.astype(wide(variance.dtype)) + as_epsilon(epsilon))",
+        "1 / (np.sqrt(variance.astype(wide(variance.dtype))) + as_epsilon(epsilon))",
+        "test_transform.py::test_batch_norm_against_the_loop",
+    ),
+    "x*inv + shift": (
+        "transform.py",
+        "(x - mean.astype(wide(x.dtype))) * inverse",
+        "x * inverse.astype('f4') - (mean * inverse).astype('f4')",
+        "test_transform.py::test_output_is_right_for_every_hard_row",
+    ),
+    "gamma and beta swapped": (
+        "transform.py",
+        "scale_and_shift(x_hat, gamma, beta, axis=axis)",
+        "scale_and_shift(x_hat, beta, gamma, axis=axis)",
+        "test_transform.py::test_batch_norm_against_the_loop",
+    ),
+    "gamma broadcasts silently": (
+        "_checks.py",
+        "if array.shape != where.channels:",
+        "if False:",
+        "test_transform.py::test_bad_input_is_refused",
+    ),
+    "the input is overwritten": (
+        "transform.py",
+        "y = x_hat.astype(wide(x_hat.dtype))",
+        "y = x_hat",
+        "test_transform.py::test_inputs_are_never_modified_and_never_shared",
+    ),
+}
+
+
+def run_tests(folder, *tests):
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(folder),
+        "PYTHONDONTWRITEBYTECODE": "1",
+    }
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-x",
+        "-p",
+        "no:cacheprovider",
+        *(f"tests/{test}" for test in tests),
+    ]
+    return subprocess.run(
+        command, cwd=folder, env=environment, capture_output=True, text=True
+    )
+
+
+@pytest.fixture
+def copy(tmp_path):
+    for name in ("bnlib", "tests"):
+        shutil.copytree(
+            ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__")
+        )
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_planted_fault_is_caught(copy, name):
+    file, text, fault, test = FAULTS[name]
+    path = copy / "bnlib" / file
+    source = path.read_text()
+    assert source.count(text) == 1, f"the fault no longer fits {file}: {text!r}"
+    path.write_text(source.replace(text, fault))
+    result = run_tests(copy, test)
+    assert result.returncode == 1, (
+        f"{test} did not catch {name!r}:\n{result.stdout}{result.stderr}"
+    )
+    assert "error during collection" not in result.stdout, result.stdout
+
+
+def test_the_copy_is_green_without_a_fault(copy):
+    """Else the faults above would be caught by anything."""
+    result = run_tests(copy, *sorted({test for *_, test in FAULTS.values()}))
+    assert result.returncode == 0, result.stdout
+    probe = "import bnlib; print(bnlib.__file__)"
+    environment = {**os.environ, "PYTHONPATH": str(copy)}
+    used = subprocess.run(
+        [sys.executable, "-c", probe],
+        cwd=copy,
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+    assert used.stdout.strip().startswith(str(copy)), "the copy must be what is tested"

@@ -1,0 +1,521 @@
+"""The rules that keep the project easy to read: imports, stems, code map, docstrings, budgets.
+
+Each rule is a function that returns its faults as strings. It is asserted on the project, where it
+must find none, and then on planted faults, which it must find: a rule that cannot fail is no rule.
+"""
+
+import ast
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+# Reading the project
+
+
+def library(root):
+    """Map each module of bnlib ("moments", "exercises.axes", "__init__") to its tree."""
+    trees = {}
+    for path in sorted((root / "bnlib").rglob("*.py")):
+        parts = path.relative_to(root / "bnlib").with_suffix("").parts
+        name = ".".join(part for part in parts if part != "__init__") or "__init__"
+        trees[name] = ast.parse(path.read_text(), str(path))
+    return trees
+
+
+def public_names(tree):
+    """Return what a module lists in `__all__`, without importing it."""
+    for node in tree.body:
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__":
+            return set(ast.literal_eval(node.value))
+    return set()
+
+
+def is_private(module):
+    return any(part.startswith("_") for part in module.split("."))
+
+
+def has_module(root, name):
+    return any(
+        (root / "bnlib" / tail).is_file()
+        for tail in (f"{name}.py", f"{name}/__init__.py")
+    )
+
+
+def chapters(root):
+    return sorted((root / "book").glob("part*/*.ipynb"))
+
+
+def plant(root, files):
+    """Write a small tree, `{path: text}`, for a rule to find fault with."""
+    for name, text in files.items():
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+
+
+# Imports: one way, in the order of this table: modules | packages added to those of the lines above
+
+LAYERS = """
+axes moments transform gradient population layer parameters variants | numpy
+__init__                                                             |
+tf_ops keras replicas conventions doctor                             | tensorflow keras
+network data _svg plots pictures notebook experiments claims exercises | matplotlib IPython sklearn
+conformance cli                                                      |
+"""
+TABLE = [
+    [cell.split() for cell in line.split("|")] for line in LAYERS.strip().splitlines()
+]
+CORE = TABLE[0][0]
+ORDER = [module for modules, _ in TABLE for module in modules]
+LAZY = {"conformance", "cli"}  # inside functions these may import anything
+
+
+def rank(module):
+    """Place a module in the order; a private one that is not in the table comes first."""
+    head = module.split(".")[0]
+    return ORDER.index(head) if head in ORDER else -1
+
+
+def packages(module):
+    """Return the third-party packages that a module may import."""
+    here = max(rank(module), 0)
+    return {
+        package
+        for modules, added in TABLE
+        if rank(modules[0]) <= here
+        for package in added
+    }
+
+
+def imported(node, trees, lazy=False):
+    """Yield `(name, lazy)` for each import below `node`; lazy means inside a function."""
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.Import):
+            yield from ((alias.name, lazy) for alias in child.names)
+        elif isinstance(child, ast.ImportFrom):
+            yield "." * child.level + (child.module or ""), lazy
+            inner = [
+                a.name
+                for a in child.names
+                if child.module == "bnlib" and a.name in trees
+            ]
+            yield from ((f"bnlib.{name}", lazy) for name in inner)
+        else:
+            inside = isinstance(
+                child, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
+            )
+            yield from imported(child, trees, lazy or inside)
+
+
+def may_import(module, name, lazy):
+    top, _, rest = name.partition(".")
+    if top in sys.stdlib_module_names or (lazy and module in LAZY):
+        return True
+    importer = (
+        "__init__" if module in LAZY else module
+    )  # when loaded, as light as bnlib itself
+    if top != "bnlib":
+        return top in packages(importer)
+    same_package = rest.split(".")[0] == module.split(".")[0]
+    return same_package or rank(rest or "__init__") < rank(importer)
+
+
+def import_faults(root):
+    trees = library(root)
+    unplaced = [m for m in trees if not is_private(m) and m.split(".")[0] not in ORDER]
+    if unplaced:
+        return [f"bnlib.{module} is in no layer of the table" for module in unplaced]
+    return [
+        f"bnlib.{module} must not import {name}"
+        for module, tree in trees.items()
+        for name, lazy in imported(tree, trees)
+        if not may_import(module, name, lazy)
+    ]
+
+
+def test_imports_run_one_way():
+    assert "moments" in library(ROOT)
+    assert import_faults(ROOT) == []
+
+
+@pytest.mark.parametrize(
+    ("path", "code", "fault"),
+    [
+        ("axes.py", "import bnlib.moments", "bnlib.axes must not import bnlib.moments"),
+        (
+            "axes.py",
+            "from bnlib import moments",
+            "bnlib.axes must not import bnlib.moments",
+        ),
+        ("axes.py", "from bnlib import moments", "bnlib.axes must not import bnlib"),
+        ("axes.py", "from .moments import x", "bnlib.axes must not import .moments"),
+        (
+            "moments.py",
+            "import scipy.stats",
+            "bnlib.moments must not import scipy.stats",
+        ),
+        (
+            "moments.py",
+            "def f():\n  import keras",
+            "bnlib.moments must not import keras",
+        ),
+        ("_checks.py", "import bnlib.axes", "bnlib._checks must not import bnlib.axes"),
+        (
+            "__init__.py",
+            "import bnlib.tf_ops",
+            "bnlib.__init__ must not import bnlib.tf_ops",
+        ),
+        (
+            "keras/layer.py",
+            "import matplotlib",
+            "bnlib.keras.layer must not import matplotlib",
+        ),
+        ("parameters.py", "import bnlib", "bnlib.parameters must not import bnlib"),
+        (
+            "plots.py",
+            "import bnlib.notebook",
+            "bnlib.plots must not import bnlib.notebook",
+        ),
+        ("cli.py", "import tensorflow", "bnlib.cli must not import tensorflow"),
+        ("cli.py", "import bnlib.doctor", "bnlib.cli must not import bnlib.doctor"),
+        ("mystery.py", "", "bnlib.mystery is in no layer of the table"),
+    ],
+)
+def test_a_wrong_import_is_found(tmp_path, path, code, fault):
+    plant(tmp_path, {"bnlib/moments.py": "", f"bnlib/{path}": code})
+    assert fault in import_faults(tmp_path)
+
+
+def test_a_right_import_is_left_alone(tmp_path):
+    plant(
+        tmp_path,
+        {
+            "bnlib/__init__.py": "from bnlib.moments import moments",
+            "bnlib/moments.py": "import math, numpy.linalg\nfrom bnlib._checks import wide",
+            "bnlib/keras/layer.py": "import tensorflow\nfrom bnlib.keras.axis import f",
+            "bnlib/keras/axis.py": "import bnlib.moments",
+            "bnlib/exercises/__init__.py": "import bnlib.exercises.moments",
+            "bnlib/exercises/moments.py": "from bnlib import moments",
+            "bnlib/cli.py": "def main():\n  import argparse, pandas, bnlib.doctor",
+        },
+    )
+    assert import_faults(tmp_path) == []
+
+
+# The stem rule: chapter NN_name is about bnlib/name.py, and tests/test_name.py checks it
+
+
+def stem_faults(root):
+    faults = []
+    for notebook in chapters(root):
+        number, _, stem = notebook.stem.partition("_")
+        if not re.fullmatch(r"\d\d", number) or not has_module(root, stem):
+            faults.append(f"{notebook.name}: no module bnlib/{stem}.py")
+        text = f"text/{notebook.parent.name}/{notebook.stem}.md"
+        if not (root / text).is_file():
+            faults.append(f"{notebook.name}: no text {text}")
+    for module in sorted({m.split(".")[0] for m in library(root) if not is_private(m)}):
+        if not (root / f"tests/test_{module}.py").is_file():
+            faults.append(f"bnlib.{module}: no test tests/test_{module}.py")
+    return faults
+
+
+def test_stems_agree():
+    assert len(chapters(ROOT)) >= 2
+    assert stem_faults(ROOT) == []
+
+
+def test_a_missing_twin_is_found(tmp_path):
+    plant(
+        tmp_path,
+        {
+            "book/part1/02_moments.ipynb": "",
+            "book/part1/03_transform.ipynb": "",
+            "text/part1/02_moments.md": "",
+            "bnlib/moments.py": "",
+            "bnlib/_checks.py": "",
+            "bnlib/keras/__init__.py": "",
+            "tests/test_moments.py": "",
+        },
+    )
+    assert stem_faults(tmp_path) == [
+        "03_transform.ipynb: no module bnlib/transform.py",
+        "03_transform.ipynb: no text text/part1/03_transform.md",
+        "bnlib.keras: no test tests/test_keras.py",
+    ]
+
+
+# The code map: chapter | module | public names | test | place in the paper
+
+
+def code_map_rows(root):
+    lines = (root / "book/code_map.md").read_text().splitlines()
+    rows = [
+        [cell.strip() for cell in line.strip("| ").split("|")]
+        for line in lines
+        if "|" in line
+    ]
+    return [row for row in rows if len(row) > 1 and re.match(r"`?bnlib\.", row[1])]
+
+
+def row_faults(root, trees, row):
+    """Compare one row with the modules, tests and chapters that it names."""
+    if len(row) != 5:
+        return [f"{row[1]}: {len(row)} cells, not 5"]
+    chapter, module, names, test, _ = row
+    stem = module.strip("`").removeprefix("bnlib.")
+    if stem not in trees:
+        return [f"bnlib.{stem}: no such module"]
+    faults = []
+    wrong = public_names(trees[stem]) ^ set(re.findall(r"`(\w+)`", names))
+    if wrong:
+        faults.append(f"bnlib.{stem}: names differ from __all__: {sorted(wrong)}")
+    for target in re.findall(r"tests/\w+\.py", test) or ["(no test)"]:
+        if not (root / target).is_file():
+            faults.append(f"bnlib.{stem}: no file {target}")
+    for target in re.findall(r"\]\((.+?)\)", chapter):
+        if (
+            not re.search(rf"/\d\d_{stem}\.ipynb$", target)
+            or not (root / "book" / target).exists()
+        ):
+            faults.append(f"bnlib.{stem}: wrong chapter {target}")
+    return faults
+
+
+def code_map_faults(root):
+    trees, rows = library(root), code_map_rows(root)
+    faults = [fault for row in rows for fault in row_faults(root, trees, row)]
+    listed = {row[1].strip("`").removeprefix("bnlib.") for row in rows}
+    faults += [
+        f"bnlib.{m}: not in the map" for m in CORE if m in trees and m not in listed
+    ]
+    text = (root / "book/code_map.md").read_text()
+    for notebook in chapters(root):
+        link = notebook.relative_to(root / "book").as_posix()
+        if f"]({link})" not in text:
+            faults.append(f"{link}: not in the map")
+    return faults
+
+
+def test_code_map_is_true():
+    assert len(code_map_rows(ROOT)) >= 3
+    assert code_map_faults(ROOT) == []
+
+
+@pytest.mark.parametrize(
+    ("row", "fault"),
+    [
+        (
+            "| 2 | bnlib.moments | `moments` | tests/test_moments.py |",
+            "bnlib.moments: 4 cells, not 5",
+        ),
+        (
+            "| 2 | bnlib.momenta | `moments` | tests/test_moments.py | 3 |",
+            "bnlib.momenta: no such module",
+        ),
+        (
+            "| 2 | `bnlib.moments` | `moments`, `mean` | tests/test_moments.py | 3 |",
+            "bnlib.moments: names differ from __all__: ['Moments', 'mean']",
+        ),
+        (
+            "| 2 | bnlib.moments | `moments`, `Moments` | tests/test_momenta.py | 3 |",
+            "bnlib.moments: no file tests/test_momenta.py",
+        ),
+        ("| 2 | bnlib.moments | `moments` | | 3 |", "bnlib.moments: no file (no test)"),
+        (
+            "| 2 [m](part1/03_axes.ipynb) | bnlib.moments | `moments` | tests/test_axes.py | 3 |",
+            "bnlib.moments: wrong chapter part1/03_axes.ipynb",
+        ),
+        ("", "bnlib.moments: not in the map"),
+        ("", "part1/02_moments.ipynb: not in the map"),
+    ],
+)
+def test_an_untrue_code_map_is_found(tmp_path, row, fault):
+    head = "| chapter | module | public names | test | paper |\n|---|---|---|---|---|\n"
+    plant(
+        tmp_path,
+        {
+            "bnlib/moments.py": '__all__ = ["Moments", "moments"]',
+            "bnlib/axes.py": "",
+            "tests/test_moments.py": "",
+            "book/part1/02_moments.ipynb": "",
+            "book/part1/03_axes.ipynb": "",
+            "book/code_map.md": head + row,
+        },
+    )
+    assert fault in code_map_faults(tmp_path)
+
+
+# Documentation: every public name is described, shown running, and in the reference
+
+
+def returns_a_value(function):
+    returns = [node for node in ast.walk(function) if isinstance(node, ast.Return)]
+    return any(node.value is not None for node in returns)
+
+
+def missing_sections(module, node):
+    """Name what the docstring of a public function or class lacks."""
+    doc = ast.get_docstring(node)
+    if not doc:
+        return ["any text"]
+    if module.startswith(
+        "exercises"
+    ):  # all of one form, `check(answer)`: one line says it
+        return []
+    if isinstance(node, ast.ClassDef):
+        return (
+            [] if "Args:" in doc or "Attributes:" in doc else ["Args: or Attributes:"]
+        )
+    arguments = node.args.posonlyargs + node.args.args + node.args.kwonlyargs
+    wanted = {
+        "Args:": bool(arguments),
+        "Returns:": returns_a_value(node),
+        ">>>": module in CORE,
+    }
+    return [
+        section for section, needed in wanted.items() if needed and section not in doc
+    ]
+
+
+def docstring_faults(root):
+    return [
+        f"bnlib.{module}.{node.name}: docstring without {section}"
+        for module, tree in library(root).items()
+        for node in tree.body
+        if getattr(node, "name", None) in public_names(tree)
+        for section in missing_sections(module, node)
+    ]
+
+
+def reference_faults(root):
+    """List the public names that no directive of book/api.md brings into the reference."""
+    text = (root / "book/api.md").read_text()
+    modules = set(re.findall(r"automodule:: bnlib\.([\w.]+)\n +:members:", text))
+    names = set(
+        re.findall(r"auto(?:function|class|data|exception):: bnlib\.([\w.]+)", text)
+    )
+    return [
+        f"bnlib.{module}.{name}: not in book/api.md"
+        for module, tree in library(root).items()
+        if not is_private(module) and module not in modules
+        for name in sorted(public_names(tree))
+        if f"{module}.{name}" not in names
+    ]
+
+
+def test_public_names_are_documented():
+    assert docstring_faults(ROOT) == []
+    assert reference_faults(ROOT) == []
+
+
+def test_a_poor_docstring_is_found(tmp_path):
+    code = '''
+__all__ = ["Pair", "half", "bare"]
+class Pair:
+    """Two."""
+def half(x):
+    """Halve."""
+    return x / 2
+def bare(): pass
+def _private(x): return x
+'''
+    plant(
+        tmp_path,
+        dict.fromkeys(
+            (f"bnlib/{m}.py" for m in ("exercises", "moments", "plots")), code
+        ),
+    )
+    assert docstring_faults(tmp_path) == [
+        "bnlib.exercises.bare: docstring without any text",
+        "bnlib.moments.Pair: docstring without Args: or Attributes:",
+        "bnlib.moments.half: docstring without Args:",
+        "bnlib.moments.half: docstring without Returns:",
+        "bnlib.moments.half: docstring without >>>",
+        "bnlib.moments.bare: docstring without any text",
+        "bnlib.plots.Pair: docstring without Args: or Attributes:",
+        "bnlib.plots.half: docstring without Args:",
+        "bnlib.plots.half: docstring without Returns:",
+        "bnlib.plots.bare: docstring without any text",
+    ]
+
+
+def test_a_name_missing_from_the_reference_is_found(tmp_path):
+    api = ".. automodule:: bnlib.axes\n   :members:\n.. autofunction:: bnlib.moments.moments\n"
+    plant(
+        tmp_path,
+        {
+            "bnlib/axes.py": '__all__ = ["layout"]',
+            "bnlib/moments.py": '__all__ = ["moments", "merge_moments"]',
+            "book/api.md": api,
+        },
+    )
+    assert reference_faults(tmp_path) == [
+        "bnlib.moments.merge_moments: not in book/api.md"
+    ]
+
+
+# Budgets: a module fits in a few screens, a function on half of one
+
+MODULE_LINES, BODY_LINES, BODY_RULE = 200, 25, 15
+LONGER = {}  # "moments.py: function": why its body may pass 25 lines
+
+
+def body_lines(function):
+    """Count the lines of a function below its signature and docstring."""
+    body = function.body[1:] if ast.get_docstring(function) else function.body
+    return function.end_lineno - body[0].lineno + 1 if body else 0
+
+
+def budget_faults(root):
+    faults, sizes = [], {}
+    for path in sorted((root / "bnlib").rglob("*.py")):
+        name, text = path.relative_to(root / "bnlib").as_posix(), path.read_text()
+        lines = len(text.splitlines())
+        if lines > MODULE_LINES:
+            faults.append(f"{name}: {lines} lines")
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.FunctionDef):
+                sizes[f"{name}: {node.name}"] = body_lines(node)
+    faults += [
+        f"{f} has {n} lines"
+        for f, n in sizes.items()
+        if n > BODY_LINES and f not in LONGER
+    ]
+    long = [f"{function} {n}" for function, n in sizes.items() if n > BODY_RULE]
+    if len(long) > 0.1 * len(sizes):
+        faults.append(
+            f"over a tenth of the bodies pass {BODY_RULE} lines: {', '.join(long)}"
+        )
+    return faults
+
+
+def test_budgets_are_kept():
+    assert budget_faults(ROOT) == []
+
+
+def test_an_overrun_is_found(tmp_path):
+    def function(name, lines):
+        return f"def {name}():\n" + '    """Do."""\n' + "    x = 1\n" * lines
+
+    plant(
+        tmp_path,
+        {
+            "bnlib/axes.py": "".join(function(f"f{i}", 15) for i in range(10))
+            + "\n" * 30,
+            "bnlib/moments.py": "\n".join(function(f"f{i}", 3) for i in range(7))
+            + function("g", 25),
+            "bnlib/transform.py": function("h", 26),
+        },
+    )
+    assert budget_faults(tmp_path) == [
+        "transform.py: h has 26 lines",
+        "over a tenth of the bodies pass 15 lines: moments.py: g 25, transform.py: h 26",
+    ]
+    plant(tmp_path, {"bnlib/axes.py": "\n" * 201})
+    assert budget_faults(tmp_path)[0] == "axes.py: 201 lines"
