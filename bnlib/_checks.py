@@ -66,3 +66,45 @@ def per_channel(name, value, where):
             f"{where.axis}; got shape {array.shape}. Check `axis`, or reshape {name}."
         )
     return array.reshape(where.broadcast)
+
+
+def as_momentum(momentum):
+    """Return `momentum` as a float in [0, 1]."""
+    if not isinstance(momentum, Real) or isinstance(momentum, bool):
+        raise TypeError(
+            f"momentum must be one real number; got {momentum!r}. "
+            "For the plain average of all batches use Cumulative."
+        )
+    if not 0 <= momentum <= 1:
+        raise ValueError(
+            f"momentum must lie in [0, 1]; got {momentum}. It is the weight of the old "
+            "average, as in Keras; PyTorch's is 1 minus it."
+        )
+    return float(momentum)
+
+
+def same_shape(name, value, x):
+    """Return `value` as a floating array, after checking that it has the shape of x."""
+    array = as_floating(name, value)
+    if array.shape != x.shape:
+        raise ValueError(
+            f"{name} must have shape {x.shape}, like x; got {array.shape}. "
+            "It is the gradient with respect to y, one number for each of x."
+        )
+    return array
+
+
+def finite_moments(batch, shape):
+    """Return `(mean, variance, count)` as float64, after checking shape and finiteness."""
+    *values, count = batch
+    for name, value in zip(("mean", "variance"), values, strict=True):
+        if np.shape(value) != shape:
+            raise ValueError(
+                f"{name} must have shape {shape}, like the population; got {np.shape(value)}."
+            )
+        if not np.all(np.isfinite(value)):
+            raise ValueError(
+                f"{name} of the batch must be finite; got {value}. A NaN in the population "
+                "would never leave it: look for NaN or infinity in this batch."
+            )
+    return *(np.asarray(value, float) for value in values), count
