@@ -14,6 +14,7 @@ PORT   ?= 8000
 VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
+TORCH  := $(VENV)/.torch
 
 NOTEBOOKS := $(shell find book -name '*.ipynb' -not -path '*/.*')
 LIBRARY   := $(shell find bnlib -name '*.py')
@@ -25,7 +26,7 @@ export TF_ENABLE_ONEDNN_OPTS = 0
 export OPENBLAS_NUM_THREADS = 1
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: book serve test test-lib test-notebooks test-site notebooks lint format lock clean distclean
+.PHONY: chromium book serve test test-lib test-notebooks test-site notebooks lint format lock clean distclean
 
 book: _build/html/index.html
 	@echo "The book is ready. Open file://$(CURDIR)/_build/html/index.html"
@@ -36,12 +37,12 @@ serve: book
 
 test: lint test-lib test-notebooks test-site
 
-test-lib: $(READY)
+test-lib: $(READY) $(TORCH) chromium
 	$(BIN)/python -m pytest bnlib tests --ignore tests/test_site.py
 
 test-notebooks: _build/.notebooks-tested
 
-test-site: _build/html/index.html
+test-site: _build/html/index.html chromium
 	$(BIN)/python -m pytest tests/test_site.py
 
 notebooks: $(READY)
@@ -54,6 +55,15 @@ lint: $(READY)
 format: $(READY)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+# The tests look at what they draw, so they need a browser.
+chromium:
+	@command -v "$${CHROMIUM:-chromium}" >/dev/null || { echo "make test needs Chromium: apt-get install chromium, or set CHROMIUM to its path"; exit 1; }
+
+# PyTorch is a peer for the tests. pip, not uv: it takes a CPU build where one is offered.
+$(TORCH): requirements-torch.lock $(READY)
+	$(BIN)/pip install --quiet --no-input -r requirements-torch.lock
+	@touch $@
 
 # The environment: every version from the lock, then bnlib itself, editable.
 $(READY): requirements.lock pyproject.toml
@@ -73,7 +83,7 @@ _build/html/index.html: $(READY) $(SITE_FROM)
 	@touch $@
 
 # nbval runs the notebooks that changed since it last passed; all of them when the library did.
-NBVAL_ALSO := $(READY) $(LIBRARY) book/conftest.py tests/nbval_sanitize.cfg
+NBVAL_ALSO := $(READY) $(LIBRARY) book/conftest.py tools/tolerance.py tests/nbval_sanitize.cfg
 _build/.notebooks-tested: $(NOTEBOOKS) $(NBVAL_ALSO)
 	$(BIN)/python -m pytest --nbval --nbval-current-env --nbval-cell-timeout=300 \
 		--nbval-sanitize-with tests/nbval_sanitize.cfg \

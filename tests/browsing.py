@@ -1,0 +1,259 @@
+"""Open pages of the built site in Chromium and list what is wrong with them.
+
+`look` opens a page and notes what happens. Each function below it turns those notes into faults, as
+strings: none for a page that is fit to be published.
+"""
+
+import contextlib
+import functools
+import http.server
+import os
+import re
+import shutil
+import threading
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import unquote, urldefrag, urlsplit
+
+from playwright.sync_api import sync_playwright
+
+LOCAL = ("file:", "data:", "blob:", "http://127.0.0.1:")
+PHONE, DESK = {"width": 390, "height": 844}, {"width": 1280, "height": 900}
+
+# What a page says about itself once its scripts have run.
+FACTS = r"""() => {
+  const all = selector => [...document.querySelectorAll(selector)];
+  const text = (node, without) => {
+    const copy = node.cloneNode(true);
+    copy.querySelectorAll(without).forEach(part => part.remove());
+    return copy.textContent;
+  };
+  return {
+    links: all("a[href]").map(a => a.href),
+    ids: all("[id]").map(node => node.id),
+    images: all("img").map(img => ({alt: img.alt, src: img.src})),
+    math: all(".math").length,
+    bare: all(".math").filter(node => !node.querySelector(".katex")).length,
+    errors: all(".katex-error").map(node => node.textContent),
+    prose: text(document.body, "pre, code, script, style, annotation"),
+    cells: all("div.cell").map(cell => ({
+      code: text(cell.querySelector(".cell_input pre"), "button"),
+      images: [...cell.querySelectorAll(".cell_output img")].map(img => img.src),
+      text: [...cell.querySelectorAll(".cell_output")]
+        .map(node => text(node, "button, figcaption")).join("\n"),
+    })),
+  };
+}"""
+
+
+@dataclass
+class Page:
+    """What happened while a page was open."""
+
+    url: str
+    requests: list = field(default_factory=list)
+    failed: list = field(default_factory=list)
+    messages: list = field(default_factory=list)
+    overflow: int = 0
+    facts: dict = field(default_factory=dict)
+
+
+def find_chromium():
+    """Return the path of Chromium, or say how to get it."""
+    names = ("chromium", "chromium-browser", "google-chrome")
+    found = os.environ.get("CHROMIUM") or next(
+        filter(None, map(shutil.which, names)), None
+    )
+    assert found, (
+        "Chromium is missing: `sudo apt-get install chromium`, or set CHROMIUM to its path"
+    )
+    return found
+
+
+@contextlib.contextmanager
+def open_browser():
+    """Start Chromium; nothing that it asks of other hosts leaves this machine."""
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=find_chromium(),
+            args=[
+                "--no-sandbox"
+            ],  # it opens our own files only, and CI may run as root
+        )
+        context = browser.new_context(viewport=DESK)
+        context.route(
+            lambda url: not url.startswith(LOCAL), lambda route: route.abort()
+        )
+        yield context
+        browser.close()
+
+
+class _Quiet(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *args):
+        pass
+
+
+@contextlib.contextmanager
+def serve(folder):
+    """Serve a folder on a free port and yield its URL."""
+    handler = functools.partial(_Quiet, directory=str(folder))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}/"
+        server.shutdown()
+        thread.join()
+
+
+def pages_of(site):
+    """List the built pages, relative to the site; what lies in _static is no page."""
+    paths = (path.relative_to(site).as_posix() for path in sorted(site.rglob("*.html")))
+    return [path for path in paths if not path.startswith("_static/")]
+
+
+def look(browser, url):
+    """Open a page, at the width of a desk and of a phone, and note what happens."""
+    seen = Page(url)
+    page = browser.new_page()
+    page.on("request", lambda request: seen.requests.append(request.url))
+    page.on("requestfailed", lambda request: seen.failed.append(request.url))
+    page.on(
+        "response", lambda r: seen.failed.append(r.url) if r.status >= 400 else None
+    )
+    page.on("pageerror", lambda error: seen.messages.append(f"page error: {error}"))
+    page.on(
+        "console", lambda m: _note(seen, m) if m.type in ("error", "warning") else None
+    )
+    page.goto(url)
+    page.evaluate("document.fonts.ready")
+    seen.facts = page.evaluate(FACTS)
+    page.set_viewport_size(PHONE)
+    seen.overflow = page.evaluate("document.documentElement.scrollWidth - innerWidth")
+    page.close()
+    return seen
+
+
+def _note(seen, message):
+    if "Failed to load resource" not in message.text:  # `failed` names the resource
+        seen.messages.append(f"console {message.type}: {message.text}")
+
+
+# Faults of one page
+
+
+def outside_requests(page):
+    """List what the page asks of other hosts."""
+    return [
+        f"asks another host: {url}"
+        for url in page.requests
+        if not url.startswith(LOCAL)
+    ]
+
+
+def failed_resources(page):
+    return [f"cannot load: {url}" for url in page.failed if url.startswith(LOCAL)]
+
+
+def console_messages(page):
+    return list(page.messages)
+
+
+def raw_mathematics(page):
+    """List mathematics that reached the reader as TeX."""
+    facts = page.facts
+    faults = [f"KaTeX could not render: {text}" for text in facts["errors"]]
+    if facts["bare"]:
+        faults.append(f"{facts['bare']} formulas without KaTeX")
+    pattern = r"\\\(|\\\[|\$\$|\$[^\s$][^$\n]*\$|\\(?:frac|sqrt|sigma|mu|hat)\b"
+    return faults + [f"raw TeX: {tex}" for tex in re.findall(pattern, facts["prose"])]
+
+
+def poor_alternatives(page):
+    """List images whose alternative text does not say what they show."""
+    faults = []
+    for image in page.facts["images"]:
+        name, alt = Path(urlsplit(image["src"]).path).name, image["alt"]
+        if len(alt) < 20 or name in alt:
+            faults.append(f"alt text of {name}: {alt!r}")
+    return faults
+
+
+def phone_overflow(page):
+    too_wide = page.overflow
+    return [f"{too_wide} px wider than a phone's screen"] if too_wide > 0 else []
+
+
+PAGE_RULES = (
+    outside_requests,
+    failed_resources,
+    console_messages,
+    raw_mathematics,
+    poor_alternatives,
+    phone_overflow,
+)
+
+
+def page_faults(page):
+    """List everything that is wrong with one page."""
+    return [f"{page.url}: {fault}" for rule in PAGE_RULES for fault in rule(page)]
+
+
+# Faults between pages, and between a page and its notebook
+
+
+def broken_links(pages, folder, base):
+    """List the links to files of the site, or to places on its pages, that do not exist."""
+    ids = {page.url: set(page.facts["ids"]) for page in pages}
+    faults = []
+    for page in pages:
+        for link in sorted(set(page.facts["links"])):
+            target, anchor = urldefrag(link)
+            if not target.startswith(base):
+                continue
+            file = folder / unquote(urlsplit(target).path).lstrip("/")
+            anchors = ids.get(target.split("?")[0])
+            if not file.is_file():
+                faults.append(f"{page.url}: no such page: {link}")
+            elif anchor and anchors is not None and unquote(anchor) not in anchors:
+                faults.append(f"{page.url}: no such place: {link}")
+    return faults
+
+
+def output_faults(page, notebook, folder):
+    """List the cells of a page that do not show what the notebook stores."""
+    shown = page.facts["cells"]
+    stored = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    faults = [f"{len(shown)} cells, stored are {len(stored)}"] * (
+        len(shown) != len(stored)
+    )
+    for number, (here, cell) in enumerate(zip(shown, stored, strict=False), 1):
+        bundles = [output.get("data", {}) for output in cell.outputs]
+        figures = [
+            data["image/svg+xml"].strip() for data in bundles if "image/svg+xml" in data
+        ]
+        files = [folder / urlsplit(src).path.lstrip("/") for src in here["images"]]
+        texts = [_text(output) for output in cell.outputs]
+        if here["code"].strip() != cell.source.strip():
+            faults.append(f"cell {number}: the code differs")
+        if [file.read_text(encoding="utf-8").strip() for file in files] != figures:
+            faults.append(f"cell {number}: the figures differ")
+        if _words(here["text"]) != _words("\n".join(texts)):
+            faults.append(f"cell {number}: the text differs")
+    return [f"{page.url}: {fault}" for fault in faults]
+
+
+def _text(output):
+    """Return what a reader sees of an output, apart from its figure."""
+    if output.output_type == "stream":
+        return output.text
+    data = output.get("data", {})
+    return (
+        ""
+        if "image/svg+xml" in data
+        else data.get("text/markdown", data.get("text/plain"))
+    )
+
+
+def _words(text):
+    """Split into words and numbers, so that the marks of Markdown do not count."""
+    return re.findall(r"[-+]?\w[\w.]*", re.sub(r"(?m)^[|: -]+$|^```.*$", "", text))

@@ -1,0 +1,349 @@
+"""The built site, opened in Chromium: it works, it needs nobody else, and it shows what was stored.
+
+`make test-site` builds it first. Each check is also tried on a page with that fault planted.
+"""
+
+import io
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import numpy as np
+import pytest
+from browsing import (
+    LOCAL,
+    broken_links,
+    look,
+    open_browser,
+    output_faults,
+    page_faults,
+    pages_of,
+    serve,
+)
+from markdown_it import MarkdownIt
+from mdit_py_plugins.amsmath import amsmath_plugin
+from mdit_py_plugins.dollarmath import dollarmath_plugin
+from PIL import Image
+from sphinxcontrib.katex import katex_version
+
+from tools import picture
+
+ROOT = Path(__file__).resolve().parents[1]
+SITE = ROOT / "_build/html"
+CHAPTER = "part1/02_moments.html"
+NOTEBOOKS = sorted((ROOT / "book").glob("part*/*.ipynb"))
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with open_browser() as browser:
+        yield browser
+
+
+@pytest.fixture(scope="module")
+def base():
+    assert (SITE / "index.html").is_file(), "the site is not built: `make book`"
+    with serve(SITE) as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
+def pages(browser, base):
+    """Open every page of the site once: {path: what happened}."""
+    return {path: look(browser, base + path) for path in pages_of(SITE)}
+
+
+# Every page
+
+
+def test_pages_are_there(pages):
+    expected = {
+        "index.html",
+        "api.html",
+        "search.html",
+        "genindex.html",
+        "bibliography.html",
+    }
+    expected |= {f"{book.parent.name}/{book.stem}.html" for book in NOTEBOOKS}
+    assert len(NOTEBOOKS) >= 2
+    assert expected <= set(pages)
+
+
+def test_every_page_is_fit_to_be_published(pages):
+    assert [fault for page in pages.values() for fault in page_faults(page)] == []
+
+
+def test_links_lead_somewhere(pages, base):
+    assert broken_links(pages.values(), SITE, base) == []
+
+
+@pytest.mark.parametrize("page", ["index.html", CHAPTER, "api.html"])
+def test_pages_open_from_disk(browser, page):
+    assert page_faults(look(browser, (SITE / page).as_uri())) == []
+
+
+def test_pages_are_light(pages):
+    def size(suffix):
+        files = {
+            url.split("?")[0]
+            for url in pages[CHAPTER].requests
+            if url.startswith(LOCAL)
+        }
+        paths = [
+            SITE / url.split("/", 3)[3] for url in files if suffix in Path(url).suffix
+        ]
+        return sum(path.stat().st_size for path in paths)
+
+    assert 0 < size(".js") <= 180_000
+    assert size("") <= 1_600_000
+    assert (
+        sum(path.stat().st_size for path in SITE.rglob("*") if path.is_file())
+        < 10_000_000
+    )
+
+
+# What was stored is what is shown
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_the_site_shows_the_stored_outputs(pages, path):
+    page = pages[f"{path.parent.name}/{path.stem}.html"]
+    assert output_faults(page, nbformat.read(path, as_version=4), SITE) == []
+
+
+def formulas(notebook):
+    """Count the formulas in a notebook's Markdown and in the captions of its figures."""
+    parser = MarkdownIt().use(dollarmath_plugin).use(amsmath_plugin)
+    texts = [cell.source for cell in notebook.cells if cell.cell_type == "markdown"]
+    texts += [str(cell.metadata.get("mystnb", "")) for cell in notebook.cells]
+    blocks = [token for text in texts for token in parser.parse(text)]
+    tokens = blocks + [child for block in blocks for child in block.children or []]
+    return sum(token.type.startswith(("math_", "amsmath")) for token in tokens)
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_all_mathematics_is_rendered(pages, path):
+    page = pages[f"{path.parent.name}/{path.stem}.html"]
+    assert page.facts["math"] >= formulas(nbformat.read(path, as_version=4)) > 10
+
+
+# What a reader does
+
+
+def test_search_finds_pages(browser, base):
+    for url in (base, SITE.as_uri() + "/"):
+        page, complaints = browser.new_page(), []
+        page.on("pageerror", lambda error, to=complaints: to.append(str(error)))
+        page.on(
+            "console",
+            lambda m, to=complaints: to.append(m.text) if m.type == "error" else 0,
+        )
+        page.goto(url + "search.html?q=variance")
+        page.wait_for_selector("#search-results p:has-text('found')")
+        links = page.eval_on_selector_all(
+            "#search-results li a", "all => all.map(a => a.href)"
+        )
+        assert any(CHAPTER in link for link in links)
+        if url == base:
+            page.wait_for_selector("#search-results li:first-child p.context")
+        assert complaints == []
+        page.close()
+
+
+def brightness(element):
+    """Return the median brightness, from 0 to 255, of what is drawn: that of its paper."""
+    return np.median(Image.open(io.BytesIO(element.screenshot())).convert("L"))
+
+
+def test_the_theme_button_turns_page_and_figures(browser, base):
+    for system in ("light", "dark"):
+        page = browser.new_page()
+        page.emulate_media(color_scheme=system)
+        page.goto(base + CHAPTER)
+        seen = {}
+        for _ in range(3):
+            mode = page.evaluate("document.documentElement.dataset.mode")
+            article, figure = (
+                page.locator(".bd-article h1"),
+                page.locator("figure img").first,
+            )
+            seen[mode] = brightness(article), brightness(figure)
+            page.locator("button.theme-switch-button:visible").click()
+        assert min(seen["light"]) > 240
+        assert max(seen["dark"]) < 40
+        assert seen["auto"] == seen[system]
+        page.close()
+
+
+# What the pages are made of
+
+
+def test_the_style_of_mathematics_has_the_version_of_its_renderer():
+    style = (ROOT / "vendor/katex/katex.min.css").read_text()
+    assert f'content:"{katex_version}"' in style
+    fonts = {
+        Path(font).name for font in re.findall(r"url\((fonts/[^)]*woff2)\)", style)
+    }
+    assert fonts == {font.name for font in (ROOT / "vendor/katex/fonts").iterdir()}
+
+
+def test_the_picture_is_what_its_script_draws():
+    assert picture.TARGET.read_text(encoding="utf-8") == picture.draw()
+
+
+# Planted faults: each must be found
+
+FAULTS = [
+    (
+        "</head>",
+        '<script src="https://example.com/x.js"></script></head>',
+        "another host",
+    ),
+    ("</head>", '<link rel="stylesheet" href="gone.css"></head>', "cannot load"),
+    (
+        "</head>",
+        "<script>throw new Error('planted')</script></head>",
+        "page error: planted",
+    ),
+    (
+        "</head>",
+        "<script>console.warn('planted')</script></head>",
+        "console warning: planted",
+    ),
+    ("</article>", r"<p>Divide by \(\sigma\).</p></article>", "raw TeX"),
+    ("</article>", "<p>Then $x_1 = 2$.</p></article>", "raw TeX"),
+    ("</article>", '<span class="katex-error">x_</span></article>', "could not render"),
+    ('class="katex"', 'class="planted"', "formulas without KaTeX"),
+    (
+        "</article>",
+        '<img src="story.svg" alt="story.svg"></article>',
+        "alt text of story.svg",
+    ),
+    (
+        "</article>",
+        '<img src="story.svg" alt="A picture."></article>',
+        "alt text of story.svg",
+    ),
+    ("</article>", '<p style="width: 900px">wide</p></article>', "wider than a phone"),
+]
+
+
+@pytest.fixture(scope="module")
+def copy(tmp_path_factory):
+    """Copy the site, with one page that the tests may spoil."""
+    site = tmp_path_factory.mktemp("site") / "html"
+    shutil.copytree(SITE, site, ignore=shutil.ignore_patterns("_modules", "_sources"))
+    shutil.copy(site / "_images/story.svg", site / "part1")
+    with serve(site) as url:
+        yield site, url
+
+
+def spoil(copy, old, new):
+    """Write a chapter with a fault; return the URL of the page."""
+    site, url = copy
+    html = (SITE / CHAPTER).read_text(encoding="utf-8")
+    assert old in html
+    (site / "part1/spoiled.html").write_text(html.replace(old, new), encoding="utf-8")
+    return f"{url}part1/spoiled.html"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "fault"), FAULTS, ids=[new[:40] for _, new, _ in FAULTS]
+)
+def test_a_planted_fault_is_found(browser, copy, old, new, fault):
+    faults = page_faults(look(browser, spoil(copy, old, new)))
+    assert any(fault in found for found in faults), faults
+
+
+@pytest.mark.parametrize("href", ["gone.html", "#gone", "03_transform.html#gone"])
+def test_a_planted_broken_link_is_found(browser, copy, href):
+    site, url = copy
+    spoiled = look(
+        browser, spoil(copy, "</article>", f'<a href="{href}">x</a></article>')
+    )
+    other = look(browser, url + "part1/03_transform.html")
+    found = [
+        fault for fault in broken_links([spoiled, other], site, url) if "gone" in fault
+    ]
+    assert len(found) == 1
+
+
+def test_an_output_that_was_not_stored_is_found(browser, copy):
+    site, _ = copy
+    notebook = nbformat.read(ROOT / "book/part1/02_moments.ipynb", as_version=4)
+    for old, new, fault in [
+        ("(100, 6)\n", "(100, 7)\n", "text differs"),
+        ("load_digits", "load_wine", "code differs"),
+        (
+            re.search(r"[0-9a-f]{64}\.svg", (SITE / CHAPTER).read_text())[0],
+            "story.svg",
+            "figures differ",
+        ),
+    ]:
+        page = look(browser, spoil(copy, old, new))
+        faults = output_faults(page, notebook, site)
+        assert any(fault in found for found in faults), faults
+
+
+# A book with a fault is not built
+
+SOUND = "# A book\n\nBy {cite:t}`ioffe2015`: $x_1$.\n"
+BROKEN = r"""
+[A section](#nowhere), {cite}`nobody1900`, ![](gone.svg) and $\nosuchmacro$.
+
+```{eval-rst}
+See :py:func:`bnlib.nothing`.
+```
+"""
+
+
+def build(folder, text):
+    """Build a book of one page with the project's configuration, and without a system node."""
+    for part in (
+        "_config.yml",
+        "vendor",
+        "book/_ext",
+        "book/_static",
+        "book/_templates",
+    ):
+        source, target = ROOT / part, folder / part
+        target.parent.mkdir(parents=True, exist_ok=True)
+        (shutil.copytree if source.is_dir() else shutil.copy)(source, target)
+    shutil.copy(ROOT / "book/references.bib", folder / "book")
+    (folder / "book/_toc.yml").write_text("format: jb-book\nroot: index\n")
+    (folder / "book/index.md").write_text(text + "\n```{bibliography}\n```\n")
+    options = [
+        "--config",
+        "_config.yml",
+        "--path-output",
+        ".",
+        "-n",
+        "-W",
+        "--keep-going",
+    ]
+    program = Path(sys.executable).with_name("jupyter-book")
+    return subprocess.run(
+        [program, "build", "book", *options],
+        cwd=folder,
+        env={**os.environ, "PATH": "", "NO_COLOR": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_a_sound_book_is_built(tmp_path):
+    done = build(tmp_path, SOUND)
+    assert done.returncode == 0, done.stderr
+    assert 'class="katex"' in (tmp_path / "_build/html/index.html").read_text()
+
+
+def test_a_broken_book_is_not_built(tmp_path):
+    done = build(tmp_path, SOUND + BROKEN)
+    assert done.returncode != 0
+    for fault in ("nowhere", "nobody1900", "gone.svg", "nosuchmacro", "bnlib.nothing"):
+        assert re.search(f"WARNING: .*{fault}", done.stderr), fault
