@@ -108,7 +108,7 @@ def batch_norm_backward_staged(grad_y, x, gamma, *, axis=-1, epsilon=1e-3):
     m = shares(None, x.shape, where)[1]
 
     def total(values):
-        return values.sum(axis=where.axes, keepdims=True)
+        return values.sum(axis=where.axes, dtype=wide(x.dtype), keepdims=True)
 
     mean = moments(x, axis=axis).mean.reshape(where.broadcast)  # 1
     centred = x - mean  # 2
@@ -127,9 +127,7 @@ def batch_norm_backward_staged(grad_y, x, gamma, *, axis=-1, epsilon=1e-3):
     grad_root = -grad_inverse / root**2  # 6
     grad_variance = grad_root / (2 * root)  # 5
     grad_squares = grad_variance / m  # 4
-    grad_centred = (
-        grad_centred + 2 * centred * grad_squares
-    )  # 3, the road through the variance
+    grad_centred += 2 * centred * grad_squares  # 3, the road through the variance
     grad_mean = -total(grad_centred)  # 2
     grad_x = grad_centred + grad_mean / m  # 1, the road through the mean
     return grad_x.astype(x.dtype), _flat(grad_gamma, where), _flat(grad_beta, where)

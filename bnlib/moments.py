@@ -64,19 +64,14 @@ def moments(x, *, axis=-1, weights=None):
     share, count = shares(weights, x.shape, where)
     if share is not None:
         x = np.where(share > 0, x, 0)
-    with np.errstate(
-        invalid="ignore"
-    ):  # NaN and infinity stay in their channel, without noise
+    with np.errstate(invalid="ignore"):  # NaN and infinity stay in their channel
         rough = average(x, where.axes, share)
         centred = x - np.where(np.isfinite(rough), rough, 0)
-        residue = average(
-            centred, where.axes, share
-        )  # what rounding left in the first mean
+        residue = average(centred, where.axes, share)  # what the rough mean missed
         mean = rough + np.where(np.isfinite(rough), residue, 0)
         variance = average((centred - residue) ** 2, where.axes, share)
-    return Moments(
-        mean.reshape(where.channels), variance.reshape(where.channels), count
-    )
+    channels = where.channels
+    return Moments(mean.reshape(channels), variance.reshape(channels), count)
 
 
 def merge_moments(parts):

@@ -1,10 +1,13 @@
 """Pictures that more than one chapter draws, in the style of `bnlib.plots`."""
 
 import numpy as np
+from matplotlib.patches import FancyArrowPatch, PathPatch
+from matplotlib.path import Path
 
-from bnlib.plots import AFTER, BEFORE, WRONG, points
+from bnlib.axes import layout
+from bnlib.plots import AFTER, BEFORE, GRID, INK, MUTED, PAPER, WRONG, line, points
 
-__all__ = ["strips"]
+__all__ = ["averaged", "graph", "strips"]
 
 
 def strips(ax, channels, *, labels=None, marked=None):
@@ -42,3 +45,110 @@ def _dots(ax, values, heights):
     few = len(values) <= 20
     look = points(BEFORE) | {"markersize": 4.5 if few else 3, "markeredgewidth": 0}
     ax.plot(values, heights, **look, alpha=0.9 if few else 0.6)
+
+
+def averaged(ax, shape, axis=-1, *, channel=-1, groups=None, location=None):
+    """Draw an array as a table of feature maps, and colour the values that share one mean.
+
+    One row per example, one column per channel, one square per value. A sequence is one row of
+    squares, a volume is its slices side by side.
+
+    Args:
+        ax: where to draw.
+        shape: `(N, ..., C)`, or another order with `channel`; none to three axes of space.
+        axis: the axes kept, as in `layout`.
+        channel: which axis of `shape` holds the channels.
+        groups: also keep apart this many groups of channels, as group norm does.
+        location: a place in the map, for example `(h, w)`, dotted in every coloured map.
+
+    Returns:
+        None.
+    """
+    maps = _as_maps(_one_set(shape, axis, channel, groups), channel)
+    for colour, chosen in ((GRID, ~maps), (AFTER, maps)):
+        squares = _squares(_corners(chosen))
+        ax.add_patch(PathPatch(squares, facecolor=colour, edgecolor=PAPER, lw=0.8))
+    if location is not None:
+        here = np.zeros_like(maps)
+        here[:, :, *(0, 0, *location)[-3:]] = True
+        dots = _corners(here & maps) + 0.5
+        ax.plot(*dots.T, **points(INK) | {"marker": "o", "markersize": 5.5})
+    _label_maps(ax, maps.shape)
+
+
+def _one_set(shape, axis, channel, groups):
+    """Mark the values that are averaged together with the one in the middle of the array."""
+    places = np.indices(shape, sparse=True)
+    middle = [n // 2 for n in shape]
+    same = np.ones(shape, dtype=bool)
+    for a in layout(shape, axis).axis:
+        same &= places[a] == middle[a]
+    if groups is not None:
+        size = shape[channel] // groups
+        same &= places[channel] // size == middle[channel] // size
+    return same
+
+
+def _as_maps(mask, channel):
+    """Bring an array of any rank to `(N, C, D, H, W)`."""
+    maps = np.moveaxis(mask, channel, 1)
+    n, c, *space = maps.shape
+    return maps.reshape(n, c, *(1, 1, 1, *space)[-3:])
+
+
+def _pitch(shape):
+    """Say how far it is from one map, and one slice, to the next: `(down, right, slice)`."""
+    *_, depth, height, width = shape
+    return height + 0.8, depth * (width + 0.5) + 0.6, width + 0.5
+
+
+def _corners(chosen):
+    """Place the marked values of `(N, C, D, H, W)` on the page."""
+    down, right, beside = _pitch(chosen.shape)
+    n, c, d, h, w = np.nonzero(chosen)
+    return np.stack([c * right + d * beside + w, n * down + h], axis=-1)
+
+
+def _squares(corners):
+    """Join unit squares into one path: many of them in few bytes."""
+    unit = np.array([[0, 0], [1, 0], [1, 1], [0, 1], [0, 0]])
+    codes = [Path.MOVETO, *[Path.LINETO] * 3, Path.CLOSEPOLY]
+    vertices = (corners[:, np.newaxis] + unit).reshape(-1, 2)
+    return Path(vertices, np.tile(codes, len(corners)))
+
+
+def _label_maps(ax, shape):
+    (n, c, _, height, _), (down, right, _) = shape, _pitch(shape)
+    ax.set_xticks(np.arange(c) * right + (right - 1.1) / 2, range(c))
+    ax.set_yticks(np.arange(n) * down + height / 2, range(n))
+    ax.set(xlim=(-0.2, c * right - 0.9), ylim=(n * down - 0.6, -0.2), aspect="equal")
+    ax.set(xlabel="channel", ylabel="example")
+    ax.tick_params(length=0)
+    ax.grid(visible=False)
+    ax.spines[:].set_visible(False)
+
+
+def graph(ax, boxes, arrows, *, shaded=()):
+    """Draw a computational graph: boxes with text, and arrows between them.
+
+    Args:
+        ax: where to draw; its limits are yours to set.
+        boxes: name of each box: `(x, y, text)`.
+        arrows: `(from, to, colour)` each, with a colour of `bnlib.plots` that draws data.
+        shaded: the names of the boxes to fill.
+
+    Returns:
+        None.
+    """
+    frames = {}
+    for name, (x, y, text) in boxes.items():
+        fill = GRID if name in shaded else PAPER
+        frame = {"boxstyle": "round,pad=0.35", "fc": fill, "ec": MUTED, "lw": 1}
+        drawn = ax.text(x, y, text, ha="center", va="center", bbox=frame, zorder=3)
+        frames[name] = drawn.get_bbox_patch()
+    look = {"arrowstyle": "-|>", "mutation_scale": 13, "lw": 2.2}
+    for start, end, colour in arrows:
+        ends = {"patchA": frames[start], "patchB": frames[end], "shrinkA": 1}
+        tail, head = boxes[start][:2], boxes[end][:2]
+        ax.add_patch(FancyArrowPatch(tail, head, **line(colour), **look, **ends))
+    ax.set_axis_off()

@@ -36,10 +36,8 @@ __all__ = [
     "svg",
 ]
 
-WIDTH, HEIGHT = (
-    5.6,
-    3.2,
-)  # inches: 10.5 pt stays above 9 px when the figure is shown 350 px wide
+# Inches and points: 10.5 pt stays above 9 px when the figure is shown 350 px wide.
+WIDTH, HEIGHT = 5.6, 3.2
 TEXT, TITLE = 10.5, 11.5  # points
 
 

@@ -23,8 +23,8 @@ FAULTS = {
     ),
     "Bessel's variance": (
         "moments.py",
-        "variance.reshape(where.channels), count)",
-        "variance.reshape(where.channels) * count / max(count - 1, 1), count)",
+        "variance.reshape(channels), count)",
+        "variance.reshape(channels) * count / max(count - 1, 1), count)",
         "test_moments.py::test_against_the_loop",
     ),
     "sums in float32": (
@@ -92,6 +92,90 @@ FAULTS = {
         "y = x_hat.astype(wide(x_hat.dtype))",
         "y = x_hat",
         "test_transform.py::test_inputs_are_never_modified_and_never_shared",
+    ),
+    "statistics detached from the gradient": (
+        "gradient.py",
+        "grad_x = grad_y - share * (grad_beta + x_hat * grad_gamma)",
+        "grad_x = grad_y * 1.0",
+        "test_gradient.py::test_central_differences_in_random_directions",
+    ),
+    "the road through the mean is missing": (
+        "gradient.py",
+        "grad_x = grad_y - share * (grad_beta + x_hat * grad_gamma)",
+        "grad_x = grad_y - share * (x_hat * grad_gamma)",
+        "test_gradient.py::test_the_gradient_sums_to_zero_over_the_batch",
+    ),
+    "the road through the variance is missing": (
+        "gradient.py",
+        "grad_x = grad_y - share * (grad_beta + x_hat * grad_gamma)",
+        "grad_x = grad_y - share * grad_beta",
+        "test_gradient.py::test_the_gradient_is_orthogonal_to_x_hat_as_epsilon_goes_to_0",
+    ),
+    "a step of the graph is skipped": (
+        "gradient.py",
+        "2 * centred * grad_squares",
+        "centred * grad_squares",
+        "test_gradient.py::test_the_nine_steps_equal_the_closed_form",
+    ),
+    "the gradient of the mean is dropped": (
+        "gradient.py",
+        "if grad_mean is not None:",
+        "if False:",
+        "test_gradient.py::test_weighted_and_through_the_returned_statistics",
+    ),
+    "momentum flipped": (
+        "population.py",
+        "return 1 - self.momentum",
+        "return self.momentum",
+        "test_population.py::test_exponential_is_the_recurrence_of_keras",
+    ),
+    "Bessel swapped": (
+        "population.py",
+        "batch.count / (batch.count - 1) if self.bessel else 1",
+        "1 if self.bessel else batch.count / max(batch.count - 1, 1)",
+        "test_population.py::test_bessel_multiplies_each_batch_by_m_over_m_minus_1",
+    ),
+    "debiasing forgotten": (
+        "population.py",
+        "(1 - self.momentum) / (1 - self.momentum**t) if self.momentum < 1 else 1 / t",
+        "1 - self.momentum",
+        "test_population.py::test_debiased_is_the_average_from_zero_divided_by_what_it_has_seen",
+    ),
+    "a NaN gets into the memory": (
+        "_checks.py",
+        "if not np.all(np.isfinite(value)):",
+        "if False:",
+        "test_population.py::test_a_nan_is_refused_and_nothing_is_lost",
+    ),
+    "the memory is updated at test time": (
+        "layer.py",
+        "if training and update:",
+        "if update:",
+        "test_layer.py::test_inference_uses_the_population_and_leaves_it_alone",
+    ),
+    "update=False updates": (
+        "layer.py",
+        "if training and update:",
+        "if training:",
+        "test_layer.py::test_update_false_looks_without_touching",
+    ),
+    "inference backward in training": (
+        "layer.py",
+        "        if training:\n            grads",
+        "        if not training:\n            grads",
+        "test_layer.py::test_backward_in_the_mode_of_the_forward_pass",
+    ),
+    "epsilon forgotten in folding": (
+        "parameters.py",
+        " + as_epsilon(epsilon))",
+        ")",
+        "test_parameters.py::test_dense",
+    ),
+    "the bias is not scaled in folding": (
+        "parameters.py",
+        "(bias * multiplier + shift).astype",
+        "(bias + shift).astype",
+        "test_parameters.py::test_convolution",
     ),
 }
 

@@ -24,9 +24,7 @@ def visit_image(translator, node):
     behind figures in the dark. The size lets a browser keep the place free while the figure loads.
     """
     path = Path(translator.builder.srcdir, node["uri"])
-    is_svg = (
-        path.suffix == ".svg" and path.is_file()
-    )  # Sphinx warns about a missing file
+    is_svg = path.suffix == ".svg" and path.is_file()
     svg = path.read_text(encoding="utf-8") if is_svg else ""
     if title := re.search(r"<title>(.*?)</title>", svg, re.DOTALL):
         node["alt"] = html.unescape(" ".join(title[1].split()))
@@ -63,6 +61,17 @@ def render_latex(latex, options=None, *, render=katex.render_latex):
         return html.escape(latex)
 
 
+def keep_punctuation(app, doctree, docname):
+    """Keep the comma or full stop behind a formula on the formula's line."""
+    for formula in list(doctree.findall(nodes.math)):
+        after = formula.next_node(descend=False, siblings=True)
+        if isinstance(after, nodes.Text) and (mark := re.match(r"[.,;:!?)]+", after)):
+            kept = nodes.inline("", "", formula.deepcopy(), nodes.Text(mark[0]))
+            kept["classes"].append("text-nowrap")  # a class of the theme
+            formula.parent.replace(after, nodes.Text(after[mark.end() :]))
+            formula.parent.replace(formula, kept)
+
+
 def lighten(app, pagename, templatename, context, doctree):
     """Let scripts wait for the page, and name each style sheet once."""
     styles = {style.filename: style for style in context["css_files"]}
@@ -90,6 +99,7 @@ def setup(app):
     katex.render_latex = render_latex
     app.add_node(nodes.image, override=True, html=(visit_image, None))
     app.add_node(nodes.citation, override=True, html=(visit_citation, None))
+    app.connect("doctree-resolved", keep_punctuation)
     app.connect("html-page-context", lighten)
     app.connect("build-finished", prune)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

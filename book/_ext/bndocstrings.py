@@ -11,8 +11,9 @@ from itertools import groupby
 def translate(app, what, name, obj, options, lines):
     """Turn Markdown tables and indented formulas into reStructuredText, in place."""
     translated = []
-    for is_table, block in groupby(lines, key=lambda line: line.startswith("|")):
-        translated += list_table(block) if is_table else literal_formulas(list(block))
+    for is_table, rows in groupby(lines, key=lambda line: line.startswith("|")):
+        block = list(rows)
+        translated += list_table(block) if is_table else literal_formulas(block)
     lines[:] = translated
 
 
