@@ -5,9 +5,9 @@ from matplotlib.patches import FancyArrowPatch, PathPatch
 from matplotlib.path import Path
 
 from bnlib.axes import layout
-from bnlib.plots import AFTER, BEFORE, GRID, INK, MUTED, PAPER, WRONG, line, points
+from bnlib.plots import AFTER, BEFORE, GRID, MUTED, PAPER, WRONG, line, points
 
-__all__ = ["averaged", "graph", "strips"]
+__all__ = ["averaged", "graph", "ridges", "strips"]
 
 
 def strips(ax, channels, *, labels=None, marked=None):
@@ -35,6 +35,29 @@ def strips(ax, channels, *, labels=None, marked=None):
     ax.grid(axis="y", visible=False)
 
 
+def ridges(ax, rows, edges, *, color, labels=None):
+    """Draw one histogram per row, each scaled to its own highest bar.
+
+    Args:
+        ax: where to draw.
+        rows: arrays of any shape, the first at the top.
+        edges: of the bins; what lies outside is not drawn.
+        color: of the histograms.
+        labels: one name per row; default 1, 2, 3 ...
+
+    Returns:
+        None.
+    """
+    for row, values in enumerate(rows):
+        counts, _ = np.histogram(values, edges)
+        heights = row - 0.85 * counts / max(counts.max(), 1)
+        ax.stairs(heights, edges, baseline=row, fill=True, color=color)
+        ax.axhline(row, color=MUTED, lw=0.6)
+    ax.set_yticks(range(len(rows)), labels or range(1, len(rows) + 1))
+    ax.set(xlim=(edges[0], edges[-1]), ylim=(len(rows) - 0.9, -1))
+    ax.grid(axis="y", visible=False)
+
+
 def _bar(ax, row, mean, deviation):
     ends = [mean - deviation, mean + deviation]
     ax.plot(ends, [row, row], color=AFTER, lw=9, alpha=0.35, solid_capstyle="butt")
@@ -47,7 +70,9 @@ def _dots(ax, values, heights):
     ax.plot(values, heights, **look, alpha=0.9 if few else 0.6)
 
 
-def averaged(ax, shape, axis=-1, *, channel=-1, groups=None, location=None):
+def averaged(
+    ax, shape, axis=-1, *, channel=-1, groups=None, location=None, colour=AFTER
+):
     """Draw an array as a table of feature maps, and colour the values that share one mean.
 
     One row per example, one column per channel, one square per value. A sequence is one row of
@@ -60,20 +85,21 @@ def averaged(ax, shape, axis=-1, *, channel=-1, groups=None, location=None):
         channel: which axis of `shape` holds the channels.
         groups: also keep apart this many groups of channels, as group norm does.
         location: a place in the map, for example `(h, w)`, dotted in every coloured map.
+        colour: of the values that share one mean.
 
     Returns:
         None.
     """
     maps = _as_maps(_one_set(shape, axis, channel, groups), channel)
-    for colour, chosen in ((GRID, ~maps), (AFTER, maps)):
-        squares = _squares(_corners(chosen))
-        ax.add_patch(PathPatch(squares, facecolor=colour, edgecolor=PAPER, lw=0.8))
+    for fill, chosen in ((GRID, np.ones_like(maps)), (colour, maps)):
+        columns = _outline(_columns(chosen))
+        ax.add_patch(PathPatch(columns, facecolor=fill, edgecolor=PAPER, lw=0.8))
     if location is not None:
         here = np.zeros_like(maps)
         here[:, :, *(0, 0, *location)[-3:]] = True
-        dots = _corners(here & maps) + 0.5
-        ax.plot(*dots.T, **points(INK) | {"marker": "o", "markersize": 5.5})
-    _label_maps(ax, maps.shape)
+        x, y, _, _ = _columns(here & maps).T
+        ax.plot(x + 0.5, y + 0.5, "o", color=PAPER, markersize=6)
+    _finish_maps(ax, maps.shape)
 
 
 def _one_set(shape, axis, channel, groups):
@@ -102,23 +128,31 @@ def _pitch(shape):
     return height + 0.8, depth * (width + 0.5) + 0.6, width + 0.5
 
 
-def _corners(chosen):
-    """Place the marked values of `(N, C, D, H, W)` on the page."""
+def _columns(chosen):
+    """Place the marked run in each column of each map: rows of `x, y, width, height`.
+
+    A map has far fewer columns than squares, and a figure must be small.
+    """
     down, right, beside = _pitch(chosen.shape)
-    n, c, d, h, w = np.nonzero(chosen)
-    return np.stack([c * right + d * beside + w, n * down + h], axis=-1)
+    n, c, d, w = np.nonzero(chosen.any(axis=3))
+    runs = chosen[n, c, d, :, w]
+    x, y = c * right + d * beside + w, n * down + runs.argmax(axis=1)
+    return np.stack([x, y, np.ones(len(n)), runs.sum(axis=1)], axis=-1)
 
 
-def _squares(corners):
-    """Join unit squares into one path: many of them in few bytes."""
-    unit = np.array([[0, 0], [1, 0], [1, 1], [0, 1], [0, 0]])
+def _outline(rectangles):
+    """Join rectangles into one path."""
+    around = np.array([[0, 0], [1, 0], [1, 1], [0, 1], [0, 0]])
+    vertices = rectangles[:, np.newaxis, :2] + rectangles[:, np.newaxis, 2:] * around
     codes = [Path.MOVETO, *[Path.LINETO] * 3, Path.CLOSEPOLY]
-    vertices = (corners[:, np.newaxis] + unit).reshape(-1, 2)
-    return Path(vertices, np.tile(codes, len(corners)))
+    return Path(vertices.reshape(-1, 2), np.tile(codes, len(rectangles)))
 
 
-def _label_maps(ax, shape):
+def _finish_maps(ax, shape):
+    """Cut the columns into squares, and number examples and channels."""
     (n, c, _, height, _), (down, right, _) = shape, _pitch(shape)
+    cuts = np.add.outer(np.arange(n) * down, range(1, height)).ravel()
+    ax.hlines(cuts, 0, c * right, color=PAPER, lw=0.8)
     ax.set_xticks(np.arange(c) * right + (right - 1.1) / 2, range(c))
     ax.set_yticks(np.arange(n) * down + height / 2, range(n))
     ax.set(xlim=(-0.2, c * right - 0.9), ylim=(n * down - 0.6, -0.2), aspect="equal")

@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 
 from bnlib import merge_moments, moments
+from bnlib.exercises import axes as on_axes
+from bnlib.exercises import gradient as on_gradient
 from bnlib.exercises import moments as on_moments
 from bnlib.exercises import transform as on_transform
 
@@ -14,6 +16,28 @@ ONE_PASS = lambda x: (x * x).mean(axis=0) - x.mean(axis=0) ** 2  # noqa: E731
 def averaged_variances(mean_a, variance_a, n_a, mean_b, variance_b, n_b):
     n = n_a + n_b
     return (n_a * mean_a + n_b * mean_b) / n, (n_a * variance_a + n_b * variance_b) / n
+
+
+def backward(grad_y, x, gamma, epsilon, mean=1, variance=1, root=1):
+    """The closed form, with factors that switch its parts off."""
+    s = np.sqrt(x.var(0) + epsilon)
+    x_hat = (x - x.mean(0)) / s
+    shift, stretch = grad_y.mean(0), x_hat * (grad_y * x_hat).mean(0)
+    grad_x = gamma * s**-root * (grad_y - mean * shift - variance * stretch)
+    return grad_x, (grad_y * x_hat).sum(0), grad_y.sum(0)
+
+
+def spoilt(change):
+    """Answer rightly, then change the three gradients."""
+    return lambda *a: change(*backward(*a), a[2])
+
+
+def first(x, gamma, beta, epsilon=1e-3):
+    """Batch norm of `(N, C, ...)`: move the channels to the end and back."""
+    x = np.moveaxis(x, 1, -1)
+    over = tuple(range(x.ndim - 1))
+    x_hat = (x - x.mean(over)) / np.sqrt(x.var(over) + epsilon)
+    return np.moveaxis(gamma * x_hat + beta, -1, 1)
 
 
 ANSWERS = [
@@ -71,6 +95,58 @@ ANSWERS = [
     (on_transform.dead_parameters, 1024, "layer before it"),
     (on_transform.dead_parameters, 7, "Which of"),
     (on_transform.dead_parameters, ..., "where the ... stands"),
+    # gradient
+    (on_gradient.mean_only, lambda g: g - g.mean(0), "Correct. What all"),
+    (on_gradient.mean_only, lambda g: None, "returns nothing"),
+    (on_gradient.mean_only, lambda g: g, "own road alone"),
+    (on_gradient.mean_only, lambda g: g - g.sum(0), "does each x get"),
+    (on_gradient.mean_only, lambda g: g - g.mean(), "over the channels"),
+    (on_gradient.mean_only, lambda g: 0 * g, "Then add"),
+    (on_gradient.backward, backward, "Correct. Three gradients"),
+    (on_gradient.backward, lambda *a: None, "returns nothing"),
+    (on_gradient.backward, lambda *a: a[0], "Return 3 arrays"),
+    (on_gradient.backward, lambda *a: backward(*a, 0, 0), "own road alone"),
+    (on_gradient.backward, lambda *a: backward(*a, 0), "the mean is missing"),
+    (on_gradient.backward, lambda *a: backward(*a, 1, 0), "the variance is missing"),
+    (on_gradient.backward, lambda *a: backward(*a, root=0), "divided by the root"),
+    (on_gradient.backward, spoilt(lambda x, g, b, k: (x / k, g, b)), "lacks gamma"),
+    (on_gradient.backward, spoilt(lambda x, g, b, k: (-x, g, b)), "grad_x is not"),
+    (on_gradient.backward, spoilt(lambda x, g, b, k: (x, b, g)), "swapped"),
+    (
+        on_gradient.backward,
+        spoilt(lambda x, g, b, k: (x, g, b / 7)),
+        "grad_beta is off",
+    ),
+    (on_gradient.backward, spoilt(lambda x, g, b, k: (x, k, b)), "grad_gamma is off"),
+    (on_gradient.swallowed, [0, 2, 4, 6, 8], "Correct. A shift plus"),
+    (on_gradient.swallowed, [1, 1, 1, 1, 1], "the text had them"),
+    (on_gradient.swallowed, [1, 0, 0, 0, 0], "0.283 reaches x"),
+    (on_gradient.swallowed, [1, 2], "yours are 2"),
+    # axes
+    (on_axes.count, 32 * 28 * 28, "Correct. 32 examples"),
+    (on_axes.count, 16, "how many means"),
+    (on_axes.count, 28 * 28, "one map"),
+    (on_axes.count, 32 * 16 * 28, "channels are second"),
+    (on_axes.count, 7, "Multiply"),
+    (on_axes.channels_first, first, "Correct. Dense"),
+    (on_axes.channels_first, lambda *a: None, "returns nothing"),
+    (on_axes.channels_first, lambda *a: first(*a, epsilon=0), "where is epsilon"),
+    (
+        on_axes.channels_first,
+        lambda x, g, b: g * (x - x.mean(0)) / np.sqrt(x.var(0) + 1e-3) + b,
+        "For shape (7, 3, 5) your code raised ValueError",
+    ),
+    (
+        on_axes.channels_first,
+        lambda x, g, b: first(x, g, b) if x.ndim < 5 else x,
+        "fails for shape (7, 3, 5, 2, 4)",
+    ),
+    (on_axes.instance, (0, -1), "Correct. One mean"),
+    (on_axes.instance, [3, 0], "Correct. One mean"),
+    (on_axes.instance, -1, "batch norm"),
+    (on_axes.instance, 0, "channels of an example"),
+    (on_axes.instance, (1, 2), "averages over axes (0, 3)"),
+    (on_axes.instance, (1, 9), "raised ValueError"),
 ]
 
 
@@ -93,7 +169,7 @@ def test_feedback(check, answer, feedback, capsys):
 
 
 def test_every_checker_has_a_right_and_a_wrong_answer_here():
-    for module in (on_moments, on_transform):
+    for module in (on_axes, on_gradient, on_moments, on_transform):
         for name in module.__all__:
             verdicts = {
                 f.startswith("Correct")

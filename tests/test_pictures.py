@@ -35,13 +35,13 @@ def test_strips_take_channels_of_different_lengths(ax):
 
 
 def coloured(ax, colour):
-    """Return the centres of the squares of one colour, top to bottom."""
+    """Return the rectangles of one colour as rows of `left, top, right, bottom`."""
     (patch,) = [p for p in ax.patches if to_hex(p.get_facecolor()) == colour]
-    return patch.get_path().vertices[::5] + 0.5
+    return patch.get_path().vertices.reshape(-1, 10)[:, [0, 1, 4, 5]]
 
 
-def count_coloured(ax):
-    return len(coloured(ax, plots.AFTER)), len(coloured(ax, plots.GRID))
+def area(rectangles):
+    return np.sum(np.prod(rectangles[:, 2:] - rectangles[:, :2], axis=1))
 
 
 @pytest.mark.parametrize(
@@ -61,15 +61,31 @@ def count_coloured(ax):
 )
 def test_averaged_colours_the_values_of_one_mean(ax, shape, options, together):
     pictures.averaged(ax, shape, **options)
-    assert count_coloured(ax) == (together, np.prod(shape) - together)
-    every = np.concatenate([coloured(ax, c) for c in (plots.AFTER, plots.GRID)])
-    assert len(np.unique(every, axis=0)) == len(every), "no square covers another"
-    (left, right), (bottom, top) = ax.get_xlim(), ax.get_ylim()
-    assert np.all((every - 0.5 >= [left, top]) & (every + 0.5 <= [right, bottom]))
+    whole, part = coloured(ax, plots.GRID), coloured(ax, plots.AFTER)
+    assert area(part) == pytest.approx(together)
+    assert area(whole) == pytest.approx(np.prod(shape))
+    assert len(np.unique(whole, axis=0)) == len(whole), "no map covers another"
+    for left, top, _, bottom in part:
+        around = (whole[:, 0] == left) & (whole[:, 1] <= top) & (whole[:, 3] >= bottom)
+        assert around.sum() == 1, "each coloured run lies in one column of one map"
+    limits = [*ax.get_xlim(), *ax.get_ylim()]
+    assert whole[:, [0, 2]].min() >= limits[0]
+    assert whole[:, [0, 2]].max() <= limits[1]
+    assert whole[:, [1, 3]].max() <= limits[2]
+    assert whole[:, [1, 3]].min() >= limits[3]
+
+
+def test_averaged_cuts_the_maps_into_squares(ax):
+    pictures.averaged(ax, (2, 5, 2, 1))
+    (cuts,) = ax.collections
+    heights = [line[0, 1] for line in cuts.get_segments()]
+    tops = ax.get_yticks() - 2.5
+    np.testing.assert_allclose(heights, np.add.outer(tops, range(1, 5)).ravel())
 
 
 def test_averaged_puts_examples_in_rows_and_channels_in_columns(ax):
-    pictures.averaged(ax, (4, 5, 5, 3), location=(2, 2))
+    pictures.averaged(ax, (4, 5, 5, 3), location=(2, 2), colour=plots.WRONG)
+    assert area(coloured(ax, plots.WRONG)) == pytest.approx(4 * 5 * 5)
     (dots,) = ax.lines
     columns, rows = dots.get_data()
     assert len(set(columns)) == 1
@@ -80,7 +96,7 @@ def test_averaged_puts_examples_in_rows_and_channels_in_columns(ax):
 def test_a_picture_of_maps_is_small():
     fig, ax = plots.figure()
     pictures.averaged(ax, (4, 5, 5, 3))
-    assert len(plots.svg(fig, "Four examples of three maps.")) < 60_000
+    assert len(plots.svg(fig, "Four examples of three maps.")) < 25_000
     plt.close(fig)
 
 
@@ -94,3 +110,18 @@ def test_graph_joins_the_boxes_that_it_was_told_to(ax):
     (arrow,) = ax.patches
     assert (arrow.patchA, arrow.patchB) == (drawn["input"], drawn["output"])
     assert to_hex(arrow.get_edgecolor()) == plots.BEFORE
+
+
+def test_ridges_draw_the_counts_upwards_from_each_row(ax):
+    rows = [
+        np.array([0.5, 0.5, 1.5, 9.0]),
+        np.array([[1.5], [np.nan]]),
+        np.array([7.0]),
+    ]
+    pictures.ridges(ax, rows, [0, 1, 2], color=plots.AFTER, labels=["a", "b", "c"])
+    heights = [patch.get_data().values for patch in ax.patches]
+    np.testing.assert_allclose(
+        heights, [[-0.85, -0.425], [1, 0.15], [2, 2]], err_msg="outside: not drawn"
+    )
+    assert ax.yaxis_inverted(), "row 0 is on top"
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["a", "b", "c"]

@@ -333,6 +333,7 @@ def build(folder, text):
         capture_output=True,
         text=True,
         check=False,
+        timeout=120,
     )
 
 
