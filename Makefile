@@ -58,7 +58,7 @@ format: $(READY)
 
 # The tests look at what they draw, so they need a browser.
 chromium:
-	@command -v "$${CHROMIUM:-chromium}" >/dev/null || { echo "make test needs Chromium: apt-get install chromium, or set CHROMIUM to its path"; exit 1; }
+	@command -v $${CHROMIUM:-chromium chromium-browser google-chrome} >/dev/null || { echo "make test needs Chromium: apt-get install chromium, or set CHROMIUM to its path"; exit 1; }
 
 # PyTorch is a peer for the tests. pip, not uv: it takes a CPU build where one is offered.
 $(TORCH): requirements-torch.lock $(READY)
@@ -79,7 +79,8 @@ lock: $(READY)
 		--upgrade --no-annotate --no-header --quiet -o requirements.lock
 
 _build/html/index.html: $(READY) $(SITE_FROM)
-	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/jupyter-book build book --config _config.yml --path-output . -n -W --keep-going
+	rm -rf _build/html _build/.doctrees
+	$(BIN)/jupyter-book build book --config _config.yml --path-output . -n -W --keep-going
 	@touch $@
 
 # nbval runs the notebooks that changed since it last passed; all of them when the library did.
