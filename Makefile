@@ -58,7 +58,9 @@ format: $(READY)
 
 # The tests look at what they draw, so they need a browser.
 chromium:
-	@command -v $${CHROMIUM:-chromium chromium-browser google-chrome} >/dev/null || { echo "make test needs Chromium: apt-get install chromium, or set CHROMIUM to its path"; exit 1; }
+	@for name in "$$CHROMIUM" chromium chromium-browser google-chrome; do \
+		command -v "$$name" >/dev/null && exit 0; done; \
+		echo "make test needs Chromium: apt-get install chromium, or set CHROMIUM to its path"; exit 1
 
 # PyTorch is a peer for the tests. pip, not uv: it takes a CPU build where one is offered.
 $(TORCH): requirements-torch.lock $(READY)

@@ -6,7 +6,9 @@ import pytest
 from bnlib import merge_moments, moments
 from bnlib.exercises import axes as on_axes
 from bnlib.exercises import gradient as on_gradient
+from bnlib.exercises import layer as on_layer
 from bnlib.exercises import moments as on_moments
+from bnlib.exercises import population as on_population
 from bnlib.exercises import transform as on_transform
 
 OVER_IMAGE = (0, 1, 2)
@@ -38,6 +40,25 @@ def first(x, gamma, beta, epsilon=1e-3):
     over = tuple(range(x.ndim - 1))
     x_hat = (x - x.mean(over)) / np.sqrt(x.var(over) + epsilon)
     return np.moveaxis(gamma * x_hat + beta, -1, 1)
+
+
+def averaged(means, momentum, start=0.0):
+    """The plain exponential average."""
+    for mean in means:
+        start = momentum * start + (1 - momentum) * mean
+    return start
+
+
+def in_use(network, x, y, size, **mode):
+    """Accuracy in batches; right with the default mode."""
+    mode = mode or {"training": False}
+    parts = [slice(k, k + size) for k in range(0, len(x), size)]
+    return sum((network(x[p], **mode).argmax(1) == y[p]).sum() for p in parts) / len(x)
+
+
+def mean_of_batches(network, x, y, size):
+    parts = [slice(k, k + size) for k in range(0, len(x), size)]
+    return np.mean([in_use(network, x[p], y[p], size) for p in parts])
 
 
 ANSWERS = [
@@ -147,6 +168,58 @@ ANSWERS = [
     (on_axes.instance, 0, "channels of an example"),
     (on_axes.instance, (1, 2), "averages over axes (0, 3)"),
     (on_axes.instance, (1, 9), "raised ValueError"),
+    # population
+    (on_population.steps, lambda m, s: int(np.log(s) / np.log(m)) + 1, "Correct. 459"),
+    (on_population.steps, lambda m, s: None, "returns nothing"),
+    (on_population.steps, lambda m, s: 1 / (1 - m), "a third is left"),
+    (on_population.steps, lambda m, s: int(np.log(s) / np.log(m)), "one step early"),
+    (on_population.steps, lambda m, s: int(np.log(s) / np.log(m)) + 2, "step late"),
+    (on_population.steps, lambda m, s: 7, "Take logarithms"),
+    (
+        on_population.debias,
+        lambda x, m: averaged(x, m) / (1 - m ** len(x)),
+        "Correct. The weights",
+    ),
+    (on_population.debias, lambda x, m: None, "returns nothing"),
+    (on_population.debias, averaged, "59 % of it"),
+    (on_population.debias, lambda x, m: averaged(x, m) / (1 - m), "1 - momentum^t"),
+    (on_population.debias, lambda x, m: np.mean(x), "plain average of all"),
+    (on_population.debias, lambda x, m: averaged(x, m, x[0]), "nine times"),
+    (on_population.debias, lambda x, m: averaged(x[1:], m, x[0]), "nine times"),
+    (on_population.debias, lambda x, m: x[-1], "what is not the start"),
+    (on_population.choose, 0.98, "Correct. 2.3e-03"),
+    (on_population.choose, 0.99, "Forget faster"),
+    (on_population.choose, 0.9, "Forget more slowly"),
+    (on_population.choose, 99, "less than 1"),
+    # layer
+    (on_layer.alone, 3, "Correct. Beta"),
+    (on_layer.alone, [[3.0]], "Correct. Beta"),
+    (on_layer.alone, 17, "Normalise first"),
+    (on_layer.alone, 0, "scale and shift"),
+    (on_layer.alone, 5, "Work out the mean"),
+    (on_layer.evaluate, in_use, "Correct. The same"),
+    (on_layer.evaluate, lambda n, x, y, size: None, "returns nothing"),
+    (
+        on_layer.evaluate,
+        lambda *a: in_use(*a, training=True),
+        "changed the network's population",
+    ),
+    (
+        on_layer.evaluate,
+        lambda *a: in_use(*a, training=True, update=False),
+        "Whose statistics",
+    ),
+    (on_layer.evaluate, lambda n, x, y, size: 0.5, "With size 23"),
+    (on_layer.evaluate, mean_of_batches, "10, 10 and 3"),
+    (
+        on_layer.diagnose,
+        ["Underfitting", "statistics", "overfitting"],
+        "Correct. B is cured",
+    ),
+    (on_layer.diagnose, ["overfitting"] * 3, "A: it is bad"),
+    (on_layer.diagnose, ["underfitting", "overfitting", "overfitting"], "B: compare"),
+    (on_layer.diagnose, ["underfitting", "statistics", "statistics"], "C: it is"),
+    (on_layer.diagnose, ["statistics", "bad luck"], "three words"),
 ]
 
 
@@ -169,7 +242,14 @@ def test_feedback(check, answer, feedback, capsys):
 
 
 def test_every_checker_has_a_right_and_a_wrong_answer_here():
-    for module in (on_axes, on_gradient, on_moments, on_transform):
+    for module in (
+        on_axes,
+        on_gradient,
+        on_layer,
+        on_moments,
+        on_population,
+        on_transform,
+    ):
         for name in module.__all__:
             verdicts = {
                 f.startswith("Correct")

@@ -16,7 +16,9 @@ def alone(answer):
     """Check `answer`: what gamma 2, beta 3 make of a batch of one, in training."""
     answer = float(np.squeeze(answer))
     if close(answer, 2 * 7 + 3):
-        raise NotYet("That is gamma * x + beta. Normalise first: what is the mean of [[7.0]]?")
+        raise NotYet(
+            "That is gamma * x + beta. Normalise first: what is the mean of [[7.0]]?"
+        )
     if close(answer, 0):
         raise NotYet("x_hat is 0, yes. Now scale and shift it.")
     if answer != 3:
@@ -37,7 +39,9 @@ def evaluate(answer):
     if found[23] is None:
         raise NotYet("The function returns nothing so far.")
     if _state(trial) != _state(network):
-        raise NotYet("Your function changed the network's population. Which mode writes to it?")
+        raise NotYet(
+            "Your function changed the network's population. Which mode writes to it?"
+        )
     if close(found[23], right) and not close(found[1], right):
         raise NotYet(
             f"Right for one batch of 23, but batches of one give {found[1]:.3g}, not {right:.3g}. "
@@ -49,7 +53,9 @@ def evaluate(answer):
         )
     for size, accuracy in found.items():
         if not close(accuracy, right):
-            raise NotYet(f"With size {size} you found {accuracy:.3g}; it is {right:.3g}.")
+            raise NotYet(
+                f"With size {size} you found {accuracy:.3g}; it is {right:.3g}."
+            )
     return "The same in any batches, and no trace left."
 
 
@@ -81,5 +87,6 @@ def _half_right(network, x):
 def _state(network):
     """What the batch norm layers hold, in a form that compares."""
     return [
-        {name: value.tolist() for name, value in norm.state().items()} for norm in network.norms
+        {name: value.tolist() for name, value in norm.state().items()}
+        for norm in network.norms
     ]

@@ -56,7 +56,9 @@ def forward(answer):
     if not close(mine, kernel * multiplier[:, np.newaxis]):
         raise NotYet("The kernel is off: batch norm scales the inputs, kernel's rows.")
     if close(mine_bias, bias):
-        raise NotYet("The kernel is right. The shift is an input too: where does it go?")
+        raise NotYet(
+            "The kernel is right. The shift is an input too: where does it go?"
+        )
     if not close(mine_bias, bias + shift @ kernel):
         raise NotYet("The kernel is right, the bias is not: send the shift through it.")
     return "This holds where every output sees all of its inputs: no padding."
@@ -64,8 +66,8 @@ def forward(answer):
 
 def _kernel_and_bias(returned, shape, outputs):
     """Unpack a learner's kernel and bias, or say what is missing."""
-    pair = isinstance(returned, (tuple, list)) and len(returned) == 2
-    first, second = ([each] if pair else returned for each in (returned or (0, 0)))
-    (kernel,) = arrays(first if pair else returned, ("kernel", "bias")[: 1 + (not pair)], shape)
-    (bias,) = arrays(second, ("bias",), (outputs,))
+    if not isinstance(returned, (tuple, list)) or len(returned) != 2:
+        raise NotYet("The function should return two arrays: kernel, bias.")
+    (kernel,) = arrays(returned[:1], ("kernel",), shape)
+    (bias,) = arrays(returned[1:], ("bias",), (outputs,))
     return kernel, bias

@@ -10,7 +10,11 @@ __all__ = ["choose", "debias", "steps"]
 @checker
 def steps(answer):
     """Check `answer(momentum, share)`: updates until less than `share` of the start is left."""
-    for momentum, share, expected in [(0.99, 0.01, 459), (0.9, 0.01, 44), (0.5, 0.1, 4)]:
+    for momentum, share, expected in [
+        (0.99, 0.01, 459),
+        (0.9, 0.01, 44),
+        (0.5, 0.1, 4),
+    ]:
         found = answer(momentum, share)
         case = f"my_steps({momentum}, {share})"
         if found is None:
@@ -18,9 +22,13 @@ def steps(answer):
         if close(found, 1 / (1 - momentum)):
             raise NotYet(f"{case} gave 1 / (1 - momentum): by then a third is left.")
         if found == expected - 1:
-            raise NotYet(f"{case} is one step early: at {found} the share is not under {share}.")
+            raise NotYet(
+                f"{case} is one step early: at {found} the share is not under {share}."
+            )
         if found == expected + 1:
-            raise NotYet(f"{case} is one step late: at {expected} it is under {share} already.")
+            raise NotYet(
+                f"{case} is one step late: at {expected} it is under {share} already."
+            )
         if found != expected:
             raise NotYet(
                 f"{case} gave {found:.6g}. Which t solves momentum^t = {share}? "
@@ -40,18 +48,26 @@ def debias(answer):
         raise NotYet("The function returns nothing so far.")
     found = float(found)
     if close(found, plain):
-        raise NotYet("That is the plain moving average: 59 % of it is still the 0 it began with.")
+        raise NotYet(
+            "That is the plain moving average: 59 % of it is still the 0 it began with."
+        )
     if close(found, plain / (1 - momentum)):
-        raise NotYet("You divided by 1 - momentum. After t batches it is 1 - momentum^t.")
+        raise NotYet(
+            "You divided by 1 - momentum. After t batches it is 1 - momentum^t."
+        )
     if close(found, np.mean(means)):
-        raise NotYet("That is the plain average of all: the last batch should weigh the most.")
+        raise NotYet(
+            "That is the plain average of all: the last batch should weigh the most."
+        )
     if close(found, plain + momentum ** len(means) * means[0]):
         raise NotYet(
             "You started at the first batch. That is near, but the first batch then "
             "weighs nine times as much as the second."
         )
     if not close(found, plain / (1 - momentum ** len(means))):
-        raise NotYet("Take the moving average from 0, then divide by what is not the start.")
+        raise NotYet(
+            "Take the moving average from 0, then divide by what is not the start."
+        )
     return "The weights of the batches now sum to 1, from the first one on."
 
 
