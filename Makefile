@@ -4,6 +4,7 @@
 #   make serve      build it, then serve it on http://localhost:8000
 #   make test       everything: lint, library, notebooks, built site
 #   make notebooks  execute the chapters whose text or library changed, in place
+#   make bench      time bnlib beside its peers; prints ratios
 #   make lint       ruff, format and rules
 #   make format     let ruff rewrite
 #   make lock       resolve the versions in pyproject.toml into requirements.lock
@@ -26,7 +27,7 @@ export TF_ENABLE_ONEDNN_OPTS = 0
 export OPENBLAS_NUM_THREADS = 1
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: chromium book serve test test-lib test-notebooks test-site notebooks lint format lock clean distclean
+.PHONY: bench chromium book serve test test-lib test-notebooks test-site notebooks lint format lock clean distclean
 
 book: _build/html/index.html
 	@echo "The book is ready. Open file://$(CURDIR)/_build/html/index.html"
@@ -47,6 +48,9 @@ test-site: _build/html/index.html chromium
 
 notebooks: $(READY)
 	$(BIN)/python tools/notebooks.py
+
+bench: $(READY) $(TORCH)
+	$(BIN)/python benchmarks/core.py
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -48,17 +48,20 @@ def as_epsilon(epsilon):
     return float(epsilon)
 
 
-def per_channel(name, value, where):
+def per_channel(name, value, where, default=None):
     """Return `value`, one number per channel, shaped so that it broadcasts against x.
 
     Args:
         name: what to call it in an error.
         value: array of shape `where.channels`.
         where: the `Layout` of x.
+        default: the number that None stands for, where None is allowed.
 
     Raises:
         ValueError: when the shape differs. A silent broadcast of a wrong gamma is a lost day.
     """
+    if value is None and default is not None:
+        return np.full(where.broadcast, default)
     array = as_floating(name, value)
     if array.shape != where.channels:
         raise ValueError(

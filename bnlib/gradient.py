@@ -7,10 +7,11 @@ statistics as constants keeps only the first.
 
 import numpy as np
 
+from bnlib import blocks
 from bnlib._checks import as_epsilon, as_floating, per_channel, same_shape, wide
 from bnlib.axes import layout
 from bnlib.moments import moments, shares
-from bnlib.transform import normalize
+from bnlib.transform import multiplier, normalize
 
 __all__ = [
     "batch_norm_backward",
@@ -68,13 +69,18 @@ def batch_norm_backward(
     grad_y = same_shape("grad_y", grad_y, x)
     where = layout(x.shape, axis)
     share, count = shares(weights, x.shape, where)
+    if share is None and blocks.suits(x, where):
+        vectors = gamma, grad_mean, grad_variance
+        fast = blocks.backward(grad_y, x, where, as_epsilon(epsilon), *vectors)
+        if fast is not None:
+            return fast
     mean, variance, _ = moments(x, axis=axis, weights=weights)
     x_hat = _x_hat(x, mean, variance, axis, epsilon, share)
     share = 1 / count if share is None else share
 
     grad_gamma, grad_beta = _parameter_gradients(grad_y, x_hat, where)
     grad_x = grad_y - share * (grad_beta + x_hat * grad_gamma)
-    grad_x *= _multiplier(gamma, variance, epsilon, where)
+    grad_x *= multiplier(gamma, variance, epsilon, where)
     if grad_mean is not None:
         grad_x += share * per_channel("grad_mean", grad_mean, where)
     if grad_variance is not None:
@@ -166,7 +172,7 @@ def batch_norm_inference_backward(
     where = layout(x.shape, axis)
     x_hat = _x_hat(x, mean, variance, axis, epsilon)
     grad_gamma, grad_beta = _parameter_gradients(grad_y, x_hat, where)
-    grad_x = grad_y * _multiplier(gamma, variance, epsilon, where)
+    grad_x = grad_y * multiplier(gamma, variance, epsilon, where)
     return grad_x.astype(x.dtype), _flat(grad_gamma, where), _flat(grad_beta, where)
 
 
@@ -185,13 +191,6 @@ def _parameter_gradients(grad_y, x_hat, where):
     grad_gamma = (grad_y * x_hat).sum(axis=where.axes, keepdims=True)
     grad_beta = grad_y.sum(axis=where.axes, dtype=x_hat.dtype, keepdims=True)
     return grad_gamma, grad_beta
-
-
-def _multiplier(gamma, variance, epsilon, where):
-    """Compute gamma / sqrt(variance + epsilon), shaped to broadcast."""
-    variance = per_channel("variance", variance, where)
-    inverse = 1 / np.sqrt(variance.astype(wide(variance.dtype)) + as_epsilon(epsilon))
-    return inverse if gamma is None else inverse * per_channel("gamma", gamma, where)
 
 
 def _flat(statistic, where):

@@ -7,6 +7,7 @@ two large numbers and keeps only their rounding errors.
 
 import numpy as np
 
+from bnlib import blocks
 from bnlib._checks import as_epsilon, as_floating, per_channel, wide
 from bnlib.axes import layout
 from bnlib.moments import moments
@@ -42,13 +43,7 @@ def normalize(x, mean, variance, *, axis=-1, epsilon=1e-3):
     x = as_floating("x", x)
     where = layout(x.shape, axis)
     mean = per_channel("mean", mean, where)
-    variance = per_channel("variance", variance, where)
-    if np.any(variance < 0):
-        raise ValueError(
-            f"variance must not be negative; got a minimum of {np.min(variance)}. "
-            "E[x^2] - E[x]^2 does that when it rounds: use bnlib.moments."
-        )
-    inverse = 1 / np.sqrt(variance.astype(wide(variance.dtype)) + as_epsilon(epsilon))
+    inverse = multiplier(None, variance, epsilon, where)
     with np.errstate(invalid="ignore"):  # infinity - infinity: NaN, in its own channel
         return ((x - mean.astype(wide(x.dtype))) * inverse).astype(x.dtype)
 
@@ -146,6 +141,24 @@ def batch_norm_inference(
     array([[6.]])
     """
     x = as_floating("x", x)
+    where = layout(x.shape, axis)
+    if blocks.suits(x, where):
+        inverse = multiplier(None, variance, epsilon, where)
+        y = blocks.transform(x, where, mean, inverse, gamma, beta)
+        if y is not None:
+            return y
     x_wide = x.astype(wide(x.dtype))  # so that y is rounded once, at the end
     x_hat = normalize(x_wide, mean, variance, axis=axis, epsilon=epsilon)
     return scale_and_shift(x_hat, gamma, beta, axis=axis).astype(x.dtype)
+
+
+def multiplier(gamma, variance, epsilon, where):
+    """Compute gamma / sqrt(variance + epsilon) in float64, shaped to broadcast."""
+    variance = per_channel("variance", variance, where)
+    if np.any(variance < 0):
+        raise ValueError(
+            f"variance must not be negative; got a minimum of {np.min(variance)}. "
+            "E[x^2] - E[x]^2 does that when it rounds: use bnlib.moments."
+        )
+    inverse = 1 / np.sqrt(variance.astype(wide(variance.dtype)) + as_epsilon(epsilon))
+    return inverse if gamma is None else inverse * per_channel("gamma", gamma, where)

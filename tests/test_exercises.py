@@ -3,11 +3,13 @@
 import numpy as np
 import pytest
 
-from bnlib import merge_moments, moments
+from bnlib import fold, merge_moments, moments
 from bnlib.exercises import axes as on_axes
 from bnlib.exercises import gradient as on_gradient
 from bnlib.exercises import layer as on_layer
 from bnlib.exercises import moments as on_moments
+from bnlib.exercises import network as on_network
+from bnlib.exercises import parameters as on_parameters
 from bnlib.exercises import population as on_population
 from bnlib.exercises import transform as on_transform
 
@@ -182,7 +184,7 @@ ANSWERS = [
     ),
     (on_population.debias, lambda x, m: None, "returns nothing"),
     (on_population.debias, averaged, "59 % of it"),
-    (on_population.debias, lambda x, m: averaged(x, m) / (1 - m), "1 - momentum^t"),
+    (on_population.debias, lambda x, m: averaged(x, m) / (1 - m), "not 1 - momentum^t"),
     (on_population.debias, lambda x, m: np.mean(x), "plain average of all"),
     (on_population.debias, lambda x, m: averaged(x, m, x[0]), "nine times"),
     (on_population.debias, lambda x, m: averaged(x[1:], m, x[0]), "nine times"),
@@ -202,14 +204,14 @@ ANSWERS = [
     (
         on_layer.evaluate,
         lambda *a: in_use(*a, training=True),
-        "changed the network's population",
+        "changed the population",
     ),
     (
         on_layer.evaluate,
         lambda *a: in_use(*a, training=True, update=False),
         "Whose statistics",
     ),
-    (on_layer.evaluate, lambda n, x, y, size: 0.5, "With size 23"),
+    (on_layer.evaluate, lambda n, x, y, size: 0.5, "You found 0.5"),
     (on_layer.evaluate, mean_of_batches, "10, 10 and 3"),
     (
         on_layer.diagnose,
@@ -220,6 +222,87 @@ ANSWERS = [
     (on_layer.diagnose, ["underfitting", "overfitting", "overfitting"], "B: compare"),
     (on_layer.diagnose, ["underfitting", "statistics", "statistics"], "C: it is"),
     (on_layer.diagnose, ["statistics", "bad luck"], "three words"),
+    # network
+    (on_network.standardise, lambda a, b: _scaled(a, b, a), "Correct. One map"),
+    (on_network.standardise, lambda a, b: None, "returns nothing"),
+    (on_network.standardise, lambda a, b: a, "Return 2 arrays"),
+    (
+        on_network.standardise,
+        lambda a, b: (_scaled(a, b, a)[0], _scaled(a, b, b)[1]),
+        "scale of its own",
+    ),
+    (
+        on_network.standardise,
+        lambda a, b: (_scaled(a, b, a)[0], b),
+        "test data need the same map",
+    ),
+    (
+        on_network.standardise,
+        lambda a, b: [(x - a.mean()) / a.std() for x in (a, b)],
+        "Each column has",
+    ),
+    (
+        on_network.standardise,
+        lambda a, b: [(x - a.mean(0)) / a.var(0) for x in (a, b)],
+        "not by the variance",
+    ),
+    (on_network.standardise, lambda a, b: (a, b), "leave with mean 0"),
+    (on_network.steady, np.sqrt(2 / 30), "Correct. The square root of 2/30"),
+    (on_network.steady, 1, "by about 3.87"),
+    (on_network.steady, np.sqrt(1 / 30), "by about 0.707"),
+    (on_network.steady, -1, "positive"),
+    (on_network.dead, lambda y: (y == 0).all(axis=0).sum(), "Correct. And it tells"),
+    (on_network.dead, lambda y: (~(y > 0).any(axis=0)).sum(), "It is not dead"),
+    (on_network.dead, lambda y: (y == 0).any(axis=0).sum(), "what relu is for"),
+    (on_network.dead, lambda y: (y == 0).all(axis=1).sum(), "Two of the five"),
+    (on_network.dead, lambda y: (y == 0).all(axis=0), "Return one number"),
+    (on_network.dead, lambda y: 2 if np.isfinite(y).all() else 0, "until one unit"),
+    # parameters
+    (on_parameters.channels, 128, "Correct. A moving mean"),
+    (on_parameters.channels, 256, "more than one number"),
+    (on_parameters.channels, 64, "not all of its parameters"),
+    (on_parameters.channels, 512, "four vectors"),
+    (on_parameters.fold, lambda *a: fold(*a[:-1], epsilon=a[-1]), "Correct. With"),
+    (on_parameters.fold, lambda *a: None, "return two arrays"),
+    (on_parameters.fold, lambda *a: fold(*a[:-1], epsilon=0), "where is epsilon"),
+    (
+        on_parameters.fold,
+        lambda k, b, m, v, g, beta, e: (k * g / (v + e), b),
+        "divides by the root",
+    ),
+    (on_parameters.fold, lambda k, b, *rest: (k, b), "kernel is off"),
+    (
+        on_parameters.fold,
+        lambda *a: fold(a[0], None, *a[2:-1], epsilon=a[-1]),
+        "scales it like the rest",
+    ),
+    (
+        on_parameters.fold,
+        lambda *a: _fold_then_add(*a),
+        "goes through batch norm too",
+    ),
+    (
+        on_parameters.fold,
+        lambda *a: (fold(*a[:-1], epsilon=a[-1])[0], a[1]),
+        "what becomes of x = 0",
+    ),
+    (
+        on_parameters.forward,
+        lambda m, s, k, b: (m[:, None] * k, b + s @ k),
+        "Correct. This holds",
+    ),
+    (
+        on_parameters.forward,
+        lambda m, s, k, b: (m[:, None] * k, b),
+        "shift is an input",
+    ),
+    (
+        on_parameters.forward,
+        lambda m, s, k, b: (m[:, None] * k, b + m @ k),
+        "send the shift through",
+    ),
+    (on_parameters.forward, lambda m, s, k, b: (k, b), "kernel's rows"),
+    (on_parameters.forward, lambda m, s, k, b: (k, s), "bias should have shape (3,)"),
 ]
 
 
@@ -229,6 +312,15 @@ def _pooled(mean_a, variance_a, n_a, mean_b, variance_b, n_b):
     return merge_moments(
         [Moments(mean_a, variance_a, n_a), Moments(mean_b, variance_b, n_b)]
     )[:2]
+
+
+def _scaled(train, test, by):
+    return [(x - by.mean(axis=0)) / by.std(axis=0) for x in (train, test)]
+
+
+def _fold_then_add(kernel, bias, *batch_norm, epsilon=0.1):
+    kernel, shift = fold(kernel, None, *batch_norm[:-1], epsilon=epsilon)
+    return kernel, shift + bias
 
 
 @pytest.mark.parametrize(("check", "answer", "feedback"), ANSWERS)
@@ -247,6 +339,8 @@ def test_every_checker_has_a_right_and_a_wrong_answer_here():
         on_gradient,
         on_layer,
         on_moments,
+        on_network,
+        on_parameters,
         on_population,
         on_transform,
     ):

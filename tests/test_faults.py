@@ -177,6 +177,60 @@ FAULTS = {
         "(bias + shift).astype",
         "test_parameters.py::test_convolution",
     ),
+    "fast: a doubtful channel is believed": (
+        "blocks.py",
+        "    if doubt.any():",
+        "    if False:",
+        "test_blocks.py::test_doubtful_channels_are_summed_again",
+    ),
+    "fast: zero is always the pilot": (
+        "blocks.py",
+        "not _far(1.5 * mean, variance).any()",
+        "True",
+        "test_blocks.py::test_float32_sums_of_two_levels",
+    ),
+    "fast: the rest of the mean is dropped": (
+        "blocks.py",
+        "+ low * slope",
+        "",
+        "test_blocks.py::test_fast_equals_clear",
+    ),
+    "fast: float32 all the way": (
+        "_numpy.py",
+        "HIGH = 16",
+        "HIGH = 4096",
+        "test_blocks.py::test_float32_sums_of_two_levels",
+    ),
+    "fast: long dot products": (
+        "_numpy.py",
+        "LONG = 1 << 12",
+        "LONG = 1 << 30",
+        "test_blocks.py::test_float32_sums_of_two_levels",
+    ),
+    "fast: the last narrow rows are forgotten": (
+        "_numpy.py",
+        "if body < size else []",
+        "if size < body else []",
+        "test_blocks.py::test_fast_equals_clear",
+    ),
+    "fast: a share of blocks is skipped": (
+        "_numpy.py",
+        "itertools.pairwise(cuts[1:])",
+        "itertools.pairwise(cuts[2:])",
+        "test_blocks.py::test_the_number_of_threads_changes_no_bit",
+    ),
+    "fast: the gradient forgets the road through the variance": (
+        "blocks.py",
+        "(gamma * inverse**3 * product - ",
+        "(0 * product - ",
+        "test_blocks.py::test_fast_equals_clear",
+    ),
+    "fast: extremes are not handed back": (
+        "blocks.py",
+        "largest > high",
+        "largest > np.inf",
+        "test_blocks.py::test_statistics_near_the_ends_of_the_range",
+    ),
 }
 
 

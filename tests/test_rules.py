@@ -61,7 +61,7 @@ def plant(root, files):
 # Imports: one way, in the order of this table: modules | packages added to those of the lines above
 
 LAYERS = """
-axes moments transform gradient population layer parameters variants | numpy
+axes blocks moments transform gradient population layer parameters variants | numpy
 __init__                                                             |
 tf_ops keras replicas conventions doctor                             | tensorflow keras
 network data                                                         | rich pooch sklearn
@@ -73,6 +73,7 @@ TABLE = [
 ]
 CORE = TABLE[0][0]
 ORDER = [module for modules, _ in TABLE for module in modules]
+COMPILED = {"_numba": {"numba"}}  # imported by name, when somebody asks for it
 LAZY = {"conformance", "cli"}  # inside functions these may import anything
 
 
@@ -85,12 +86,13 @@ def rank(module):
 def packages(module):
     """Return the third-party packages that a module may import."""
     here = max(rank(module), 0)
-    return {
+    below = {
         package
         for modules, added in TABLE
         if rank(modules[0]) <= here
         for package in added
     }
+    return below | COMPILED.get(module, set())
 
 
 def imported(node, trees, lazy=False):
@@ -99,12 +101,13 @@ def imported(node, trees, lazy=False):
         if isinstance(child, ast.Import):
             yield from ((alias.name, lazy) for alias in child.names)
         elif isinstance(child, ast.ImportFrom):
-            yield "." * child.level + (child.module or ""), lazy
             inner = [
                 a.name
                 for a in child.names
                 if child.module == "bnlib" and a.name in trees
             ]
+            if len(inner) < len(child.names):
+                yield "." * child.level + (child.module or ""), lazy
             yield from ((f"bnlib.{name}", lazy) for name in inner)
         else:
             inside = isinstance(
@@ -123,7 +126,8 @@ def may_import(module, name, lazy):
     if top != "bnlib":
         return top in packages(importer)
     same_package = rest.split(".")[0] == module.split(".")[0]
-    return same_package or rank(rest or "__init__") < rank(importer)
+    both_private = is_private(module) and is_private(rest)
+    return same_package or both_private or rank(rest or "__init__") < rank(importer)
 
 
 def import_faults(root):

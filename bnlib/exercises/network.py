@@ -50,8 +50,8 @@ def steady(answer):
 def dead(answer):
     """Check `answer(y)`: how many units of the relu outputs `(N, C)` are dead."""
     y = np.maximum(np.random.default_rng(1).normal(size=(6, 5)), 0)
-    y[0] = y[1] = 0.0
-    y[2] = 1.0
+    y[:3] = 0.0
+    y[3] = 1.0
     y[:, [1, 3]] = 0.0
     count = _whole(answer(y.copy()))
     if count == 5:

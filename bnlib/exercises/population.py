@@ -41,33 +41,26 @@ def steps(answer):
 def debias(answer):
     """Check `answer(batch_means, momentum)`: the debiased moving average of a list of numbers."""
     means, momentum = [10.0, 12.0, 11.0, 40.0, 9.0], 0.9
-    found, plain = answer(list(means), momentum), 0.0
-    for mean in means:
-        plain = momentum * plain + (1 - momentum) * mean
+    found = answer(list(means), momentum)
     if found is None:
         raise NotYet("The function returns nothing so far.")
-    found = float(found)
-    if close(found, plain):
-        raise NotYet(
-            "That is the plain moving average: 59 % of it is still the 0 it began with."
-        )
-    if close(found, plain / (1 - momentum)):
-        raise NotYet(
-            "You divided by 1 - momentum. After t batches it is 1 - momentum^t."
-        )
-    if close(found, np.mean(means)):
-        raise NotYet(
-            "That is the plain average of all: the last batch should weigh the most."
-        )
-    if close(found, plain + momentum ** len(means) * means[0]):
-        raise NotYet(
-            "You started at the first batch. That is near, but the first batch then "
-            "weighs nine times as much as the second."
-        )
+    plain = _moving_average(means, momentum)
+    for value, hint in [
+        (plain, "That is the plain moving average: 59 % of it is still the 0."),
+        (plain / (1 - momentum), "You divided by 1 - momentum, not 1 - momentum^t."),
+        (
+            np.mean(means),
+            "That is the plain average of all: the last should weigh most.",
+        ),
+        (
+            plain + momentum ** len(means) * means[0],
+            "You started at the first batch, which now weighs nine times as much as the second.",
+        ),
+    ]:
+        if close(found, value):
+            raise NotYet(hint)
     if not close(found, plain / (1 - momentum ** len(means))):
-        raise NotYet(
-            "Take the moving average from 0, then divide by what is not the start."
-        )
+        raise NotYet("Average from 0, then divide by what is not the start.")
     return "The weights of the batches now sum to 1, from the first one on."
 
 
@@ -83,3 +76,11 @@ def choose(answer):
     if averaged < 50:
         raise NotYet(f"That averages {averaged:.3g} batches only. Forget more slowly.")
     return f"{left:.1e} of the start is left, and {averaged:.0f} batches are averaged."
+
+
+def _moving_average(means, momentum):
+    """The exponential average that starts at 0."""
+    average = 0.0
+    for mean in means:
+        average = momentum * average + (1 - momentum) * mean
+    return average

@@ -1,0 +1,139 @@
+"""The three kernels of `bnlib.blocks` as compiled loops, for `blocks.use("numba")`.
+
+Same arguments, same results to rounding. x - high is never regrouped (no `fastmath` but fused
+multiply-add), and every partial sum has its fixed place, so that the number of threads
+changes nothing here too.
+"""
+
+import numba
+import numpy as np
+
+from bnlib._numpy import HIGH
+
+CHUNKS = 64  # places for partial sums: how finely the rows can be dealt out to threads
+
+compiled = numba.njit(
+    cache=True, nogil=True, error_model="numpy", fastmath={"contract"}
+)
+threaded = numba.njit(
+    parallel=True, cache=True, nogil=True, error_model="numpy", fastmath={"contract"}
+)
+
+
+def set_threads(threads):
+    """As `_numpy.set_threads`."""
+    available = numba.config.NUMBA_NUM_THREADS
+    numba.set_num_threads(min(threads or 8, available))
+
+
+def sums(x, grad, pilot):
+    """As `_numpy.sums`."""
+    before, channels, after = x.shape
+    pilot = np.zeros(channels, x.dtype) if pilot is None else pilot
+    other, terms = (x, 2) if grad is None else (grad, 4)
+    if after == 1:
+        results = np.zeros((min(CHUNKS, -(-before // HIGH)), 4, channels))
+        _sum_columns(x[..., 0], other[..., 0], pilot, results, terms == 4)
+    else:
+        results = np.zeros((before, 4, channels))
+        _sum_rows(x, other, pilot, results, terms == 4)
+    return results.sum(0)[:terms]
+
+
+def affine(x, high, multiplier, shift, y):
+    """As `_numpy.affine`."""
+    high = np.zeros(x.shape[1], x.dtype) if high is None else high
+    multiplier, shift = (v.astype(x.dtype) for v in (multiplier, shift))
+    if x.shape[2] == 1:
+        _affine_columns(x[..., 0], high, multiplier, shift, y[..., 0])
+    else:
+        _affine_rows(x, high, multiplier, shift, y)
+
+
+def combine(x, grad, high, slope, multiplier, shift, grad_x):
+    """As `_numpy.combine`."""
+    high = np.zeros(x.shape[1], x.dtype) if high is None else high
+    slope, multiplier, shift = (v.astype(x.dtype) for v in (slope, multiplier, shift))
+    if x.shape[2] == 1:
+        _combine_columns(
+            x[..., 0], grad[..., 0], high, slope, multiplier, shift, grad_x[..., 0]
+        )
+    else:
+        _combine_rows(x, grad, high, slope, multiplier, shift, grad_x)
+
+
+@compiled
+def _add(x, grad, pilot, part, both):
+    """Add one row to the partial sums, number by number: pilot and part run along with x."""
+    for c in range(x.size):
+        centred = x[c] - pilot[c]
+        part[0, c] += centred
+        part[1, c] += centred * centred
+    if both:
+        for c in range(x.size):
+            part[2, c] += grad[c]
+            part[3, c] += grad[c] * (x[c] - pilot[c])
+
+
+@threaded
+def _sum_columns(x, grad, pilot, results, both):
+    chunks = len(results)
+    for i in numba.prange(chunks):
+        first, last = len(x) * i // chunks, len(x) * (i + 1) // chunks
+        part = np.zeros((4, x.shape[1]), pilot.dtype)
+        for a in range(first, last):
+            _add(x[a], grad[a], pilot, part, both)
+            if (a - first) % HIGH == HIGH - 1 or a == last - 1:
+                results[i] += part
+                part[:] = 0
+
+
+@threaded
+def _sum_rows(x, grad, pilot, results, both):
+    before, channels, after = x.shape
+    lanes = 64
+    for i in numba.prange(before * channels):
+        a, c = i // channels, i % channels
+        part, pilots = np.zeros((4, lanes), pilot.dtype), np.full(lanes, pilot[c])
+        for start in range(0, after, lanes):
+            end = min(start + lanes, after)
+            _add(x[a, c, start:end], grad[a, c, start:end], pilots, part, both)
+            if start // lanes % HIGH == HIGH - 1 or end == after:
+                for k in range(4):
+                    for lane in range(lanes):
+                        results[a, k, c] += part[k, lane]
+                part[:] = 0
+
+
+@threaded
+def _affine_columns(x, high, multiplier, shift, y):
+    for a in numba.prange(x.shape[0]):
+        for c in range(x.shape[1]):
+            y[a, c] = (x[a, c] - high[c]) * multiplier[c] + shift[c]
+
+
+@threaded
+def _affine_rows(x, high, multiplier, shift, y):
+    channels = x.shape[1]
+    for i in numba.prange(x.shape[0] * channels):
+        a, c = i // channels, i % channels
+        for b in range(x.shape[2]):
+            y[a, c, b] = (x[a, c, b] - high[c]) * multiplier[c] + shift[c]
+
+
+@threaded
+def _combine_columns(x, grad, high, slope, multiplier, shift, grad_x):
+    for a in numba.prange(x.shape[0]):
+        for c in range(x.shape[1]):
+            along = (x[a, c] - high[c]) * slope[c]
+            grad_x[a, c] = grad[a, c] * multiplier[c] - along + shift[c]
+
+
+@threaded
+def _combine_rows(x, grad, high, slope, multiplier, shift, grad_x):
+    channels = x.shape[1]
+    for i in numba.prange(x.shape[0] * channels):
+        a, c = i // channels, i % channels
+        for b in range(x.shape[2]):
+            along = (x[a, c, b] - high[c]) * slope[c]
+            grad_x[a, c, b] = grad[a, c, b] * multiplier[c] - along + shift[c]

@@ -1,0 +1,199 @@
+"""The three kernels of `bnlib.blocks` in NumPy: in blocks that fit the cache, dealt out to threads.
+
+NumPy is slow on large arrays because each operation travels through memory once more. Here a block
+is taken through all operations before the next is touched, in place, and in rows long enough for
+the loops inside NumPy. x, grad and results are (before, channels, after); vectors are (channels,).
+"""
+
+import functools
+import itertools
+import os
+
+import numpy as np
+
+BLOCK = (
+    1 << 17
+)  # numbers in a block: 512 KiB of float32, so that two fit in a core's cache
+WIDE = 1 << 13  # numbers in a row: each row costs a loop of its own
+HIGH = 16  # rows, or more, that are summed in float32 before float64 takes over
+LONG = 1 << 12  # numbers in a row of one channel, summed by a dot product in float32
+THREADED = 4  # blocks a thread, below which starting it takes longer than it saves
+
+
+_threads = None
+
+
+def set_threads(threads):
+    """Use this many threads; None: one for each core. At most 8."""
+    global _threads
+    _threads = threads
+
+
+def work_dtype(x):
+    """The dtype that blocks are computed in: float32, or float64 for float64."""
+    return np.dtype(np.float32) if x.dtype == np.float16 else x.dtype
+
+
+def sums(x, grad, pilot):
+    """Sum x - pilot and its square, with `grad` also grad and grad * (x - pilot)."""
+
+    def work(grid, t, x, grad, pilot):
+        x = _centred(x, pilot, t)
+        terms = [grid.sum(x), grid.dot(x, x)]
+        if grad is not None:
+            grad = grad.astype(x.dtype, copy=False)
+            terms += [grid.sum(grad), grid.dot(grad, x)]
+        return terms
+
+    dtype = x.dtype if pilot is None else pilot.dtype
+    return _by_blocks(work, dtype, [x, grad], [pilot], terms=2 if grad is None else 4)
+
+
+def affine(x, high, multiplier, shift, y):
+    """Write (x - high) * multiplier + shift into y."""
+
+    def work(grid, t, x, y, high, multiplier, shift):
+        t = y if y.dtype == t.dtype else t
+        np.multiply(_centred(x, high, t), multiplier, out=t)
+        np.add(t, shift, out=y, casting="same_kind")
+
+    _by_blocks(work, work_dtype(x), [x, y], [high, multiplier, shift])
+
+
+def combine(x, grad, high, slope, multiplier, shift, grad_x):
+    """Write grad * multiplier - (x - high) * slope + shift into grad_x."""
+
+    def work(grid, t, x, grad, grad_x, high, slope, multiplier, shift):
+        u = grad_x if grad_x.dtype == t.dtype else np.empty_like(t)
+        np.multiply(_centred(x, high, t), slope, out=t)
+        np.multiply(grad, multiplier, out=u)
+        np.subtract(u, t, out=u)
+        np.add(u, shift, out=grad_x, casting="same_kind")
+
+    _by_blocks(work, work_dtype(x), [x, grad, grad_x], [high, slope, multiplier, shift])
+
+
+def _centred(x, high, t):
+    """Put x - high in t, or give x itself where there is nothing to take away."""
+    return x if high is None else np.subtract(x, high, out=t)
+
+
+def _by_blocks(work, dtype, arrays, vectors, terms=0):
+    """Call `work(grid, scratch, *arrays, *vectors)` for each block; add up the terms it returns."""
+    before, channels, after = arrays[0].shape
+    if channels == 1:
+        before, after = 1, before * after
+    grid = (Rows if after >= 64 else Columns)(before, channels, after)
+    vectors = [v if v is None else grid.spread(v.astype(dtype)) for v in vectors]
+    results = np.empty((terms, *grid.results))
+
+    def share(blocks):
+        scratch = np.empty(grid.largest, dtype)
+        for block in blocks:
+            parts = [a if a is None else grid.cut(a, block) for a in arrays]
+            parts += [v if v is None else grid.pick(v, block) for v in vectors]
+            t = scratch[: parts[0].size].reshape(parts[0].shape)
+            for i, term in enumerate(work(grid, t, *parts) or ()):
+                grid.store(results[i], block, term)
+
+    _deal(grid.blocks, share)
+    return results.reshape(terms, -1, channels).sum(1) if terms else None
+
+
+def _deal(blocks, share):
+    """Call `share` on equal parts of the blocks, each part in a thread, the first in this one."""
+    threads = min(_threads or os.cpu_count() or 1, 8, -(-len(blocks) // THREADED))
+    if threads == 1:
+        return share(blocks)
+    cuts = [len(blocks) * i // threads for i in range(threads + 1)]
+    handlers = np.geterr()  # NumPy keeps them for each thread
+
+    def guarded(start, stop):
+        with np.errstate(**handlers):
+            share(blocks[start:stop])
+
+    pool = _pool(os.getpid(), threads)
+    others = [pool.submit(guarded, *ends) for ends in itertools.pairwise(cuts[1:])]
+    share(blocks[: cuts[1]])
+    return [other.result() for other in others]
+
+
+@functools.cache
+def _pool(process, threads):
+    """The threads of this process; a forked child must make its own."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    return ThreadPoolExecutor(threads)
+
+
+class Columns:
+    """Channels last: blocks (index, start, stop, width) of wide rows; narrow ones for the rest."""
+
+    def __init__(self, before, channels, after):
+        self.channels, self.after, row = channels, after, channels * after
+        self.times = max(1, WIDE // row)
+        wide, size = row * self.times, row * before
+        step, body = wide * max(HIGH, BLOCK // wide), size - size % wide
+        ends = [(i, min(i + step, body), wide) for i in range(0, body, step)]
+        ends += [(body, size, row)] if body < size else []
+        self.blocks = [(i, *block) for i, block in enumerate(ends)]
+        self.results, self.largest = (
+            (len(ends), channels),
+            max(stop - start for start, stop, _ in ends),
+        )
+
+    def cut(self, array, block):
+        _, start, stop, width = block
+        return array.reshape(-1)[start:stop].reshape(-1, width)
+
+    def spread(self, vector):
+        spread = np.empty((self.times, self.channels, self.after), vector.dtype)
+        spread[...] = vector[:, np.newaxis]
+        return spread.reshape(-1)
+
+    def pick(self, spread, block):
+        return spread[: block[3]]
+
+    def sum(self, part):
+        return np.add.reduce(part, axis=0)
+
+    def dot(self, part, other):
+        return np.einsum("rc,rc->c", part, other)
+
+    def store(self, result, block, term):
+        term = term.reshape(-1, self.channels, self.after)
+        np.add.reduce(term, axis=(0, 2), dtype=np.float64, out=result[block[0]])
+
+
+class Rows:
+    """Channels first: blocks (piece, rows, columns), each row a piece of one channel."""
+
+    def __init__(self, before, channels, after):
+        pieces = -(-after // LONG)
+        length = -(-after // pieces)
+        height = min(max(1, BLOCK // length), before * channels)
+        self.before, self.shape = before, (before * channels, after)
+        self.blocks = [
+            (j, slice(i, i + height), slice(j * length, (j + 1) * length))
+            for i in range(0, before * channels, height)
+            for j in range(pieces)
+        ]
+        self.results, self.largest = (pieces, before * channels), height * length
+
+    def cut(self, array, block):
+        return array.reshape(self.shape)[block[1:]]
+
+    def spread(self, vector):
+        return np.tile(vector, self.before)[:, np.newaxis]
+
+    def pick(self, spread, block):
+        return spread[block[1]]
+
+    def sum(self, part):
+        return self.dot(part, np.ones((1, part.shape[1]), part.dtype))
+
+    def dot(self, part, other):
+        return np.matmul(part[:, np.newaxis, :], other[:, :, np.newaxis])[:, 0, 0]
+
+    def store(self, result, block, term):
+        result[block[0], block[1]] = term

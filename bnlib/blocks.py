@@ -1,0 +1,195 @@
+"""The fast way through large arrays: the formulas of the chapters, with float32 where that is safe.
+
+The loops are in `_numpy`, or in `_numba` if you ask for it. Here is what keeps them accurate:
+
+- Sums run over `x - pilot`, where the pilot is close to the mean; it is 0 where the mean is small
+  beside the deviation anyway.
+- Short runs are summed in float32, and these sums in float64.
+- Where the result says that this was not enough (variance 0, tiny, infinite or NaN; pilot more than
+  two deviations off), that channel is summed again in float64, around the mean just found.
+- The mean is split in two: `x - high` is exact where it matters, and the rest goes into the shift.
+
+The clear code of the callers does the rest: where `suits` is false, and where `transform` or
+`backward` return None because a number lies near the ends of the range of floats.
+Results do not depend on the number of threads: blocks are cut, and added up, in one fixed order.
+"""
+
+import importlib
+import math
+
+import numpy as np
+
+from bnlib import _numpy
+from bnlib._checks import per_channel
+
+__all__ = ["use"]
+
+SMALLEST = 1 << 14  # numbers in x, below which the clear code is as fast
+SAFE = {
+    4: (1e-30, 1e30),
+    8: (1e-300, 1e300),
+}  # by bytes a float: sizes whose squares and quotients fit
+
+_engine = _numpy
+
+
+def use(engine="numpy", *, threads=None):
+    """Choose how large arrays are computed; the numbers agree to rounding.
+
+    Args:
+        engine: "numpy", or "numba" for compiled loops: needs `pip install "bnlib[fast]"`, and some
+            seconds at the first call of each kind.
+        threads: how many threads; None means one for each core; at most 8.
+
+    Raises:
+        ImportError: when numba is not installed.
+        ValueError: for an unknown engine, or fewer than 1 thread.
+
+    >>> use(threads=1)
+    >>> use()
+    """
+    global _engine
+    if engine not in ("numpy", "numba"):
+        raise ValueError(f'engine must be "numpy" or "numba"; got {engine!r}.')
+    if threads is not None and threads < 1:
+        raise ValueError(f"threads must be at least 1; got {threads}.")
+    try:
+        module = importlib.import_module(f"bnlib._{engine}")
+    except ImportError as error:
+        raise ImportError(
+            'engine="numba" needs numba: pip install "bnlib[fast]".'
+        ) from error
+    module.set_threads(threads)
+    _engine = module
+
+
+# What the core calls. Vectors have shape (C,); None is what it is there.
+
+
+def suits(x, where):
+    """Whether x is worth it: large, without gaps, of a common float dtype, one axis kept."""
+    plain = x.flags.c_contiguous and x.dtype.char in "efd" and x.dtype.isnative
+    return x.size >= SMALLEST and plain and len(where.axis) == 1
+
+
+def moments(x, where):
+    """Return `(mean, variance)` of each channel in float64."""
+    return tuple(_statistics(_view(x, where)))
+
+
+def transform(x, where, mean, inverse, gamma, beta):
+    """Return gamma * (x - mean) * inverse + beta in the dtype of x, or None."""
+    view = _view(x, where)
+    mean, inverse = _vector("mean", mean, where), inverse.ravel()
+    gamma = _vector("gamma", gamma, where, default=1.0)
+    beta = _vector("beta", beta, where, default=0.0)
+    if _extreme(view, mean, [inverse, gamma * inverse]):
+        return None
+    high, low = _split(view, mean, inverse)
+    y = np.empty_like(view)
+    _kernels(x).affine(view, high, gamma * inverse, beta - low * gamma * inverse, y)
+    return y.reshape(x.shape)
+
+
+def backward(grad_y, x, where, epsilon, gamma, grad_mean, grad_variance):
+    """Return `(grad_x, grad_gamma, grad_beta)` as `batch_norm_backward` does, or None."""
+    if not suits(grad_y, where) or grad_y.dtype != x.dtype:
+        return None
+    view, grad_y = _view(x, where), _view(grad_y, where)
+    gamma = _vector("gamma", gamma, where, default=1.0)
+    grad_mean = _vector("grad_mean", grad_mean, where, default=0.0)
+    grad_variance = _vector("grad_variance", grad_variance, where, default=0.0)
+    mean, variance, grad_beta, product = _statistics(view, grad_y)
+    inverse, m = 1 / np.sqrt(variance + epsilon), x.size // mean.size
+    slope = (gamma * inverse**3 * product - 2 * grad_variance) / m
+    if _extreme(view, mean, [inverse, gamma * inverse, slope]):
+        return None
+    high, low = _split(view, mean, inverse)
+    shift = (grad_mean - gamma * inverse * grad_beta) / m + low * slope
+    grad_x = np.empty_like(view)
+    _kernels(x).combine(view, grad_y, high, slope, gamma * inverse, shift, grad_x)
+    return grad_x.reshape(x.shape), product * inverse, grad_beta
+
+
+# Preparation and judgement
+
+
+def _view(x, where):
+    """See x as (before, channels, after), without a copy."""
+    before = math.prod(x.shape[: where.axis[0]])
+    return x.reshape(before, where.channels[0], -1)
+
+
+def _vector(name, value, where, default=None):
+    return per_channel(name, value, where, default).ravel()
+
+
+def _far(distance, variance):
+    """Whether `distance` is more than 2 deviations: numbers that lie so far off lose digits."""
+    return distance * distance > 4 * variance
+
+
+def _statistics(x, grad=None):
+    """Return mean and variance, and with `grad` the sums of grad and of grad * (x - mean)."""
+    low, _ = SAFE[_numpy.work_dtype(x).itemsize]
+    with np.errstate(all="ignore"):
+        pilot = _pilot(x)
+        found = _around(x, grad, pilot)
+        mean, variance = found[:2]
+        enough = (variance > low) & np.isfinite(variance)
+        doubt = _far(mean - (0 if pilot is None else pilot), variance) | ~enough
+    if doubt.any():
+        pilot = np.where(np.isfinite(mean), mean, 0.0)[doubt]
+        some = [None if a is None else np.compress(doubt, a, axis=1) for a in (x, grad)]
+        with np.errstate(invalid="ignore"):
+            found[:, doubt] = _around(*some, pilot)
+    return found
+
+
+def _pilot(x):
+    """Guess the means from a few values; None where 0 is as good a guess for all."""
+    sample = x[:: x.shape[0] // 32 + 1, :, :: x.shape[2] // 4 + 1].astype(np.float64)
+    m = sample.shape[0] * sample.shape[2]
+    mean = np.einsum("acb->c", sample) / m
+    variance = np.einsum("acb,acb->c", sample, sample) / m - mean**2
+    if x.dtype == _numpy.work_dtype(x) and not _far(1.5 * mean, variance).any():
+        return None
+    return np.where(np.isfinite(mean), mean, 0).astype(_numpy.work_dtype(x))
+
+
+def _around(x, grad, pilot):
+    """The statistics from sums over x - pilot; the dtype of the pilot is that of the sums."""
+    found, m = _kernels(x).sums(x, grad, pilot), x.size // x.shape[1]
+    off = found[0] / m  # what lies between the pilot and the mean
+    found[0] = off if pilot is None else off + pilot
+    found[1] = np.maximum(found[1] / m - off * off, 0)
+    if grad is not None:
+        found[3] -= off * found[2]
+    return found
+
+
+def _extreme(x, mean, factors):
+    """Whether a number lies near the ends of the range of floats, where the clear code is safe."""
+    low, high = SAFE[_numpy.work_dtype(x).itemsize]
+    sizes = np.abs(np.concatenate(factors))
+    # fmax and fmin look past NaN
+    largest = max(np.fmax.reduce(sizes), np.fmax.reduce(np.abs(mean)))
+    if largest > high:
+        return True
+    return bool(np.fmin.reduce(sizes) < low and np.any((sizes > 0) & (sizes < low)))
+
+
+def _split(x, mean, inverse):
+    """Split the mean into what x can be centred by in its dtype, and a rest.
+
+    Near 0 nothing is gained by centring first, and (None, mean) saves the time.
+    """
+    if x.dtype == _numpy.work_dtype(x) and not _far(mean * inverse, 1).any():
+        return None, mean
+    high = mean.astype(_numpy.work_dtype(x))
+    return high, mean - high
+
+
+def _kernels(x):
+    """The module that has the loops; numba has no float16."""
+    return _numpy if x.dtype == np.float16 else _engine
