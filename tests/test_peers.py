@@ -105,6 +105,33 @@ def test_tensorflow_gradient_through_the_returned_statistics():
     agree(grad_x, tape.gradient(loss, tensor))
 
 
+@pytest.mark.parametrize("inside", [True, False])
+def test_tf_cond_updates_at_test_time_only_if_the_update_is_made_outside(inside):
+    """The old recipe of graph mode: what matters is where `ema.apply` is called."""
+    v1 = tf.compat.v1
+    with tf.Graph().as_default(), v1.Session() as session:
+        x = v1.placeholder(tf.float64, (None, 3))
+        training = v1.placeholder(tf.bool, ())
+        moments_now = list(v1.nn.moments(x, [0]))
+        average = v1.train.ExponentialMovingAverage(decay=0.5)
+        outside = None if inside else average.apply(moments_now)
+
+        def update():
+            with tf.control_dependencies([outside or average.apply(moments_now)]):
+                return [tf.identity(value) for value in moments_now]
+
+        mean, _ = v1.cond(
+            training, update, lambda: [average.average(value) for value in moments_now]
+        )
+        (kept,) = (v for v in v1.global_variables() if "moments/Squeeze/" in v.name)
+        session.run(v1.global_variables_initializer())
+        session.run(mean, {x: friendly((8, 3)), training: True})
+        before = session.run(kept)
+        session.run(mean, {x: friendly((8, 3)) + 500, training: False})
+        moved = np.abs(session.run(kept) - before).max()
+    assert (moved == 0) if inside else (moved > 200)
+
+
 # Keras: the layer, several steps of it, with its state.
 
 

@@ -157,7 +157,7 @@ def test_imports_run_one_way():
             "from bnlib import moments",
             "bnlib.axes must not import bnlib.moments",
         ),
-        ("axes.py", "from bnlib import moments", "bnlib.axes must not import bnlib"),
+        ("axes.py", "from bnlib import fold", "bnlib.axes must not import bnlib"),
         ("axes.py", "from .moments import x", "bnlib.axes must not import .moments"),
         (
             "moments.py",
