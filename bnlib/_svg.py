@@ -35,7 +35,7 @@ def adaptive_svg(fig, alt: str, *, dark: Mapping[str, str], ink: str) -> str:
     fig.savefig(buffer, format="svg", metadata=_NO_METADATA)
     svg = buffer.getvalue()
     svg = svg[svg.index("<svg") :]  # an SVG inside a page takes no XML prologue
-    svg = re.sub(r' \n(?=[LQCz"])', " ", svg)  # a path on one line: a third of the bytes
+    svg = re.sub(r' \n(?=[LQCz"])', " ", svg)  # each path on one line
     _check_colours(svg, dark)
     svg = _rename(_let_markers_inherit(svg), name).replace(
         '<style type="text/css">*', f"<style>#{name} *"

@@ -80,20 +80,12 @@ class BatchNorm:
         """
         if not isinstance(training, (bool, np.bool_)):
             raise TypeError(f"training must be True or False; got {training!r}.")
-        batch = (
-            moments(x, axis=self.axis, weights=weights)
-            if training
-            else self.population.value()
-        )
-        y = batch_norm_inference(
-            x,
-            batch.mean,
-            batch.variance,
-            self.gamma,
-            self.beta,
-            axis=self.axis,
-            epsilon=self.epsilon,
-        )
+        if training:
+            batch = moments(x, axis=self.axis, weights=weights)
+        else:
+            batch = self.population.value()
+        options = {"axis": self.axis, "epsilon": self.epsilon}
+        y = batch_norm_inference(x, *batch[:2], self.gamma, self.beta, **options)
         if training and update:
             self.population.update(batch)
         self._saved = (np.asarray(x), training, weights, batch)

@@ -148,9 +148,9 @@ class DebiasedExponential(Exponential):
 
     def rate(self, t):
         """(1 - momentum) / (1 - momentum^t), from 1 down to 1 - momentum; 1 / t for momentum 1."""
-        return (
-            (1 - self.momentum) / (1 - self.momentum**t) if self.momentum < 1 else 1 / t
-        )
+        if self.momentum == 1:
+            return 1 / t
+        return (1 - self.momentum) / (1 - self.momentum**t)
 
 
 class Cumulative(Population):

@@ -137,7 +137,7 @@ FAULTS = {
     ),
     "debiasing forgotten": (
         "population.py",
-        "(1 - self.momentum) / (1 - self.momentum**t) if self.momentum < 1 else 1 / t",
+        "(1 - self.momentum) / (1 - self.momentum**t)",
         "1 - self.momentum",
         "test_population.py::test_debiased_is_the_average_from_zero_divided_by_what_it_has_seen",
     ),
