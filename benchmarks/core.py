@@ -79,7 +79,16 @@ def table(title, found):
 
 def surroundings():
     """What the figures depend on: versions and processor, and nothing that names the machine."""
-    names = ("bnlib", "numpy", "numba", "tensorflow", "keras", "torch", "jax")
+    names = (
+        "bnlib",
+        "numpy",
+        "numba",
+        "tensorflow",
+        "tensorflow-cpu",
+        "keras",
+        "torch",
+        "jax",
+    )
     versions = {}
     for name in names:
         try:
