@@ -11,15 +11,11 @@ import os
 
 import numpy as np
 
-BLOCK = (
-    1 << 17
-)  # numbers in a block: 512 KiB of float32, so that two fit in a core's cache
+BLOCK = 1 << 17  # numbers in a block: 512 KiB of float32, two of which fit a cache
 WIDE = 1 << 13  # numbers in a row: each row costs a loop of its own
-HIGH = 16  # rows, or more, that are summed in float32 before float64 takes over
+HIGH = 16  # rows, or more, summed in float32 before float64 takes over
 LONG = 1 << 12  # numbers in a row of one channel, summed by a dot product in float32
 THREADED = 4  # blocks a thread, below which starting it takes longer than it saves
-
-
 _threads = None
 
 
@@ -126,6 +122,7 @@ def _pool(process, threads):
     return ThreadPoolExecutor(threads)
 
 
+@functools.lru_cache(maxsize=64)  # a network has few shapes
 class Columns:
     """Channels last: blocks (index, start, stop, width) of wide rows; narrow ones for the rest."""
 
@@ -137,10 +134,8 @@ class Columns:
         ends = [(i, min(i + step, body), wide) for i in range(0, body, step)]
         ends += [(body, size, row)] if body < size else []
         self.blocks = [(i, *block) for i, block in enumerate(ends)]
-        self.results, self.largest = (
-            (len(ends), channels),
-            max(stop - start for start, stop, _ in ends),
-        )
+        self.results = len(ends), channels
+        self.largest = max(stop - start for start, stop, _ in ends)
 
     def cut(self, array, block):
         _, start, stop, width = block
@@ -155,16 +150,22 @@ class Columns:
         return spread[: block[3]]
 
     def sum(self, part):
-        return np.add.reduce(part, axis=0)
+        return np.add.reduce(part, axis=0, dtype=_sum_dtype(part))
 
     def dot(self, part, other):
-        return np.einsum("rc,rc->c", part, other)
+        return np.einsum("rc,rc->c", part, other, dtype=_sum_dtype(part))
 
     def store(self, result, block, term):
         term = term.reshape(-1, self.channels, self.after)
         np.add.reduce(term, axis=(0, 2), dtype=np.float64, out=result[block[0]])
 
 
+def _sum_dtype(part):
+    """Float64 at once for the narrow rows at the end, which may be thousands."""
+    return np.float64 if len(part) > 4 * HIGH else part.dtype
+
+
+@functools.lru_cache(maxsize=64)
 class Rows:
     """Channels first: blocks (piece, rows, columns), each row a piece of one channel."""
 

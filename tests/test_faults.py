@@ -185,7 +185,7 @@ FAULTS = {
     ),
     "fast: zero is always the pilot": (
         "blocks.py",
-        "not _far(1.5 * mean, variance).any()",
+        "not _far(1.3 * mean, variance).any()",
         "True",
         "test_blocks.py::test_float32_sums_of_two_levels",
     ),
@@ -227,8 +227,8 @@ FAULTS = {
     ),
     "fast: extremes are not handed back": (
         "blocks.py",
-        "largest > high",
-        "largest > np.inf",
+        "np.fmax.reduce(np.abs(mean))) > high",
+        "np.fmax.reduce(np.abs(mean))) > np.inf",
         "test_blocks.py::test_statistics_near_the_ends_of_the_range",
     ),
 }
