@@ -46,9 +46,11 @@ test-notebooks: _build/.notebooks-tested
 test-site: _build/html/index.html chromium
 	$(BIN)/python -m pytest tests/test_site.py
 
-notebooks: $(READY)
+notebooks: $(READY) $(TORCH)
 	$(BIN)/python tools/notebooks.py
 
+# A peer is timed at its best.
+bench: export TF_ENABLE_ONEDNN_OPTS = 1
 bench: $(READY) $(TORCH)
 	$(BIN)/python benchmarks/core.py
 
@@ -90,7 +92,7 @@ _build/html/index.html: $(READY) $(SITE_FROM)
 	@touch $@
 
 # nbval runs the notebooks that changed since it last passed; all of them when the library did.
-NBVAL_ALSO := $(READY) $(LIBRARY) book/conftest.py tools/tolerance.py tests/nbval_sanitize.cfg
+NBVAL_ALSO := $(READY) $(TORCH) $(LIBRARY) book/conftest.py tools/tolerance.py tests/nbval_sanitize.cfg
 _build/.notebooks-tested: $(NOTEBOOKS) $(NBVAL_ALSO)
 	$(BIN)/python -m pytest --nbval --nbval-current-env --nbval-cell-timeout=300 \
 		--nbval-sanitize-with tests/nbval_sanitize.cfg \
