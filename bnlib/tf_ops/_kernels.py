@@ -1,0 +1,261 @@
+"""Three ways through a batch: fused, narrow and wide, and a judge between them.
+
+- `Wide` is the formula in float64: right for any data, weights and axes, and slow on large arrays.
+- `Fused` is TensorFlow's kernel: fast, and wrong where the mean is large beside the deviation.
+- `Narrow` is for XLA, where the fused kernel is slow: float32 sums around a guess of the mean.
+
+Each has `forward(gamma, beta) -> (y, mean, variance)` and then `backward(grad_y) -> (grad_x,
+grad_gamma, grad_beta)`. The fast two say in `trusted` whether their statistics can be believed.
+"""
+
+import copy
+import math
+
+import tensorflow as tf
+
+from bnlib.tf_ops import statistics
+from bnlib.tf_ops._checks import WIDE, beside, dims, inside_xla
+
+LARGE = 1 << 14  # numbers in x, from which the fused kernel pays
+GUESS = 32  # what an unknown dimension is taken for
+FAR = 256.0  # squared: a mean this many deviations from its pilot has lost digits
+PIECES = 256  # partial sums, at most, that float32 adds up to before float64 takes over
+NARROW = (tf.float16, tf.bfloat16, tf.float32)
+
+
+def differentiable(fast, plain):
+    """Return a function with the values of `fast` and the gradients of `plain`, to any order."""
+
+    @tf.custom_gradient
+    def run(*arguments):
+        def grad(*upstream):
+            with tf.GradientTape() as tape:
+                tape.watch(arguments)
+                result = tf.nest.flatten(plain(*arguments))
+            return tape.gradient(result, arguments, list(upstream))
+
+        return fast(*arguments), grad
+
+    return run
+
+
+def suits(x, where):
+    """Whether a fast kernel can take x: a narrow float dtype, and one axis kept."""
+    return x.dtype in NARROW and len(where.axis) == 1
+
+
+def large(x):
+    """Whether x is so large that a fast kernel pays."""
+    return math.prod(n or GUESS for n in x.shape.as_list()) >= LARGE
+
+
+def view(x, where):
+    """See x as (before, channels, after)."""
+    sizes, axis = dims(x), where.axis[0]
+    if all(isinstance(n, int) for n in sizes[axis:]):
+        return tf.reshape(
+            x, [-1 if axis else 1, sizes[axis], math.prod(sizes[axis + 1 :])]
+        )
+    before = math.prod(sizes[:axis]) if axis else 1
+    return tf.reshape(x, [before, sizes[axis], -1])
+
+
+# Given statistics: inference
+
+
+def affine(x, mean, multiplier, beta, where):
+    """Compute (x - mean) * multiplier + beta; vectors in float64, the result in the dtype of x.
+
+    The mean is split in two: `x - high` is exact where it matters, the rest goes into the shift.
+    """
+    work = tf.float32 if x.dtype in NARROW else x.dtype
+    high = tf.cast(mean, work)
+    shift = (tf.cast(high, WIDE) - mean) * multiplier
+    shift = shift if beta is None else shift + beta
+    vectors = high, tf.cast(multiplier, work), tf.cast(shift, work)
+
+    def plain(x, high, multiplier, shift):
+        high, multiplier, shift = (
+            beside(v, x, where) for v in (high, multiplier, shift)
+        )
+        return tf.cast((tf.cast(x, work) - high) * multiplier + shift, x.dtype)
+
+    def fast(x, high, multiplier, shift):
+        given = {"mean": high, "variance": tf.ones_like(high), "epsilon": 0.0}
+        y, *_ = _fused(x, multiplier, shift, where, is_training=False, **given)
+        return tf.reshape(y, tf.shape(x))
+
+    if suits(x, where) and large(x) and not inside_xla():
+        return differentiable(fast, plain)(x, *vectors)
+    return plain(x, *vectors)
+
+
+def _image(x, where):
+    """See x as the images that the fused kernel takes, and name their layout."""
+    x = view(x, where)
+    if x.shape[2] == 1:
+        return x[:, tf.newaxis, tf.newaxis, :, 0], "NHWC"
+    return x[..., tf.newaxis], "NCHW"
+
+
+def _fused(x, gamma, beta, where, **options):
+    image, data_format = _image(x, where)
+    return tf.raw_ops.FusedBatchNormV3(
+        x=image, scale=gamma, offset=beta, data_format=data_format, **options
+    )
+
+
+# Statistics of the batch: training
+
+
+class Wide:
+    """The formula in float64.
+
+    Args:
+        x: the batch.
+        where: its `Layout`.
+        epsilon: guard inside the root.
+        share: each value's share of the weights, beside x; None for equal ones.
+        count: values per channel, or the sum of the weights.
+        synchronized: whether all replicas are one batch.
+    """
+
+    def __init__(self, x, where, epsilon, share, count, *, synchronized=False):
+        self.x, self.where, self.epsilon = x, where, epsilon
+        self.share, self.count, self.synchronized = share, count, synchronized
+
+    def on(self, x):
+        """Return the same kernel on another tensor of x's shape."""
+        other = copy.copy(self)
+        other.x = x
+        return other
+
+    def moments(self):
+        """Measure x, on all replicas if asked."""
+        local = statistics.measure(self.x, self.where, self.share, self.count)
+        return statistics.sync_moments(local) if self.synchronized else local
+
+    def forward(self, gamma, beta):
+        self.batch = self.moments()
+        multiplier = tf.cast(gamma, WIDE) * self._inverse()
+        mean, beta = self.batch.mean, tf.cast(beta, WIDE)
+        y = affine(self.x, mean, multiplier, beta, self.where)
+        return y, *self.batch[:2]
+
+    def backward(self, grad_y, gamma):
+        """Section 3 of the paper, solved for grad_x; see `bnlib.gradient`."""
+        inverse, axes = self._inverse(), self.where.axes
+        grad, centred = tf.cast(grad_y, WIDE), self._centred()
+        sums = tf.reduce_sum(grad, axes), tf.reduce_sum(grad * centred, axes)
+        whole = map(statistics.all_sum, sums) if self.synchronized else sums
+        mean_grad, slope = (beside(v, self.x, self.where) for v in whole)
+        slope = slope * beside(tf.square(inverse), self.x, self.where)
+        grad_x = grad - self._share() * (mean_grad + centred * slope)
+        grad_x *= beside(tf.cast(gamma, WIDE) * inverse, self.x, self.where)
+        return tf.cast(grad_x, self.x.dtype), sums[1] * inverse, sums[0]
+
+    def _inverse(self):
+        return tf.math.rsqrt(self.batch.variance + self.epsilon)
+
+    def _centred(self):
+        centred = tf.cast(self.x, WIDE) - beside(self.batch.mean, self.x, self.where)
+        if self.share is None:
+            return centred
+        hidden = (self.share == 0) & ~tf.math.is_finite(centred)
+        return tf.where(hidden, tf.zeros_like(centred), centred)
+
+    def _share(self):
+        """What part of the mean each value is: of all replicas' mean, if asked."""
+        whole = tf.cast(self.batch.count, WIDE)
+        if self.share is None:
+            return tf.math.reciprocal_no_nan(whole)
+        return self.share * tf.math.divide_no_nan(tf.cast(self.count, WIDE), whole)
+
+
+class Fused:
+    """TensorFlow's fused kernel, on any layout; its variance is made biased whatever it returns."""
+
+    def __init__(self, x, where, epsilon, count):
+        self.x, self.where, self.epsilon, self.count = x, where, epsilon, count
+
+    def forward(self, gamma, beta):
+        options = {"mean": [], "variance": [], "epsilon": self.epsilon}
+        self.gamma = tf.cast(gamma, tf.float32)
+        vectors = self.gamma, tf.cast(beta, tf.float32)
+        y, mean, bessel, *self.saved = _fused(
+            self.x, *vectors, self.where, is_training=True, **options
+        )
+        m = tf.cast(self.count, tf.float32)
+        variance = bessel * (tf.maximum(m - 1, 1) / m)  # the kernel divides by m - 1
+        self.trusted = _near(mean, variance + self.epsilon)
+        return tf.reshape(y, tf.shape(self.x)), mean, variance
+
+    def backward(self, grad_y, gamma):
+        grad_y, data_format = _image(grad_y, self.where)
+        grads = tf.raw_ops.FusedBatchNormGradV3(
+            y_backprop=grad_y,
+            x=_image(self.x, self.where)[0],
+            scale=self.gamma,
+            reserve_space_1=self.saved[0],
+            reserve_space_2=self.saved[1],
+            reserve_space_3=self.saved[2],
+            epsilon=self.epsilon,
+            data_format=data_format,
+            is_training=True,
+        )
+        return tf.reshape(grads[0], tf.shape(self.x)), grads[1], grads[2]
+
+
+class Narrow:
+    """Float32 sums around the mean of the first few values; for XLA, which fuses the passes."""
+
+    def __init__(self, x, where, epsilon, count):
+        self.x, self.where, self.epsilon, self.count = x, where, epsilon, count
+
+    def forward(self, gamma, beta):
+        x = tf.cast(view(self.x, self.where), tf.float32)
+        pilot = tf.reduce_mean(tf.cast(x[:16, :, :16], WIDE), (0, 2))
+        pilot = tf.cast(pilot, tf.float32)
+        centred = x - pilot[:, tf.newaxis]
+        m = tf.cast(self.count, WIDE)
+        off, squares = _total(centred) / m, _total(centred * centred) / m
+        variance = tf.maximum(squares - off * off, 0)
+        self.trusted = _near(off, variance + self.epsilon)
+        self.mean, self.variance = tf.cast(pilot, WIDE) + off, variance
+        inverse = tf.math.rsqrt(variance + self.epsilon)
+        multiplier, beta = tf.cast(gamma, WIDE) * inverse, tf.cast(beta, WIDE)
+        y = affine(self.x, self.mean, multiplier, beta, self.where)
+        return y, self.mean, variance
+
+    def backward(self, grad_y, gamma):
+        x, grad = (tf.cast(view(v, self.where), tf.float32) for v in (self.x, grad_y))
+        high = tf.cast(self.mean, tf.float32)
+        low = self.mean - tf.cast(high, WIDE)
+        centred = x - high[:, tf.newaxis]
+        inverse = tf.math.rsqrt(self.variance + self.epsilon)
+        multiplier, m = tf.cast(gamma, WIDE) * inverse, tf.cast(self.count, WIDE)
+        grad_beta = _total(grad)
+        product = _total(grad * centred) - low * grad_beta
+        slope = multiplier * tf.square(inverse) * product / m
+        shift = low * slope - multiplier * grad_beta / m
+        multiplier, slope, shift = (
+            tf.cast(v, tf.float32)[:, tf.newaxis] for v in (multiplier, slope, shift)
+        )
+        grad_x = tf.cast(grad * multiplier - centred * slope + shift, self.x.dtype)
+        return tf.reshape(grad_x, tf.shape(self.x)), product * inverse, grad_beta
+
+
+def _near(distance, spread):
+    """Whether no mean lies far from its pilot; NaN and infinity are never near."""
+    near = (tf.square(distance) <= FAR * spread) & tf.math.is_finite(spread)
+    return tf.reduce_all(near)
+
+
+def _total(x):
+    """Sum (before, channels, after) over all but the channels: pieces in float32, then float64."""
+    before, channels, _ = dims(x)
+    if x.shape[2] != 1:
+        return tf.reduce_sum(tf.cast(tf.reduce_sum(x, 2), WIDE), 0)
+    pieces = math.gcd(before, PIECES) if isinstance(before, int) else 1
+    parts = tf.reduce_sum(tf.reshape(x, [pieces, -1, channels]), 1)
+    return tf.reduce_sum(tf.cast(parts, WIDE), 0)
