@@ -3,6 +3,10 @@
 A candidate is a function that imports its library and returns `phases`, which takes a `Batch` and
 returns one function without arguments per phase. Where forward and backward cannot be told
 apart, both are timed together; else "forward + backward" is their sum.
+
+What the backward pass is given beside x and grad_y: bnlib, the mean and variance that its forward
+pass returned; PyTorch, the mean and 1 / root that autograd saved; TensorFlow and JAX, whatever
+their own differentiation keeps; the textbook, nothing: it is a function of x, and takes them again.
 """
 
 import os
@@ -51,16 +55,22 @@ def bnlib_with(engine):
     blocks.use(engine)  # so that a missing numba is noticed here
 
     def phases(b):
-        def run(function, *args):
+        _, *statistics = batch_norm(b.x, axis=b.axis, epsilon=EPSILON)
+
+        def run(function, *args, **given):
             def timed():
                 blocks.use(engine)
-                return function(*args, axis=b.axis, epsilon=EPSILON)
+                return function(*args, axis=b.axis, epsilon=EPSILON, **given)
 
             return timed
 
+        saved = {"statistics": tuple(statistics)}
+
         return {
             "training forward": run(batch_norm, b.x, b.gamma, b.beta),
-            "training backward": run(batch_norm_backward, b.grad_y, b.x, b.gamma),
+            "training backward": run(
+                batch_norm_backward, b.grad_y, b.x, b.gamma, **saved
+            ),
             "inference": run(batch_norm_inference, b.x, *b.vectors()),
         }
 

@@ -26,18 +26,19 @@ def set_threads(threads):
     numba.set_num_threads(min(threads or 8, available))
 
 
-def sums(x, grad, pilot):
+def sums(x, others, pilot):
     """As `_numpy.sums`."""
     before, channels, after = x.shape
     pilot = np.zeros(channels, x.dtype) if pilot is None else pilot
-    other, terms = (x, 2) if grad is None else (grad, 4)
+    grad, own = others[-1], others[0] is None
+    given, grad, terms = grad is not None, x if grad is None else grad, 2 * len(others)
     if after == 1:
-        results = np.zeros((min(CHUNKS, -(-before // HIGH)), 4, channels))
-        _sum_columns(x[..., 0], other[..., 0], pilot, results, terms == 4)
+        results = np.zeros((min(CHUNKS, -(-before // HIGH)), terms, channels))
+        _sum_columns(x[..., 0], grad[..., 0], pilot, results, own, given)
     else:
-        results = np.zeros((before, 4, channels))
-        _sum_rows(x, other, pilot, results, terms == 4)
-    return results.sum(0)[:terms]
+        results = np.zeros((before, terms, channels))
+        _sum_rows(x, grad, pilot, results, own, given)
+    return results.sum(0)
 
 
 def affine(x, high, multiplier, shift, y):
@@ -63,43 +64,47 @@ def combine(x, grad, high, slope, multiplier, shift, grad_x):
 
 
 @compiled
-def _add(x, grad, pilot, part, both):
+def _add(x, grad, pilot, part, own, given):
     """Add one row to the partial sums, number by number: pilot and part run along with x."""
-    for c in range(x.size):
-        centred = x[c] - pilot[c]
-        part[0, c] += centred
-        part[1, c] += centred * centred
-    if both:
+    if own:
         for c in range(x.size):
-            part[2, c] += grad[c]
-            part[3, c] += grad[c] * (x[c] - pilot[c])
+            centred = x[c] - pilot[c]
+            part[0, c] += centred
+            part[1, c] += centred * centred
+    if given:
+        for c in range(x.size):
+            part[-2, c] += grad[c]
+            part[-1, c] += grad[c] * (x[c] - pilot[c])
 
 
 @threaded
-def _sum_columns(x, grad, pilot, results, both):
+def _sum_columns(x, grad, pilot, results, own, given):
     chunks = len(results)
     for i in numba.prange(chunks):
         first, last = len(x) * i // chunks, len(x) * (i + 1) // chunks
-        part = np.zeros((4, x.shape[1]), pilot.dtype)
+        part = np.zeros((results.shape[1], x.shape[1]), pilot.dtype)
         for a in range(first, last):
-            _add(x[a], grad[a], pilot, part, both)
+            _add(x[a], grad[a], pilot, part, own, given)
             if (a - first) % HIGH == HIGH - 1 or a == last - 1:
                 results[i] += part
                 part[:] = 0
 
 
 @threaded
-def _sum_rows(x, grad, pilot, results, both):
+def _sum_rows(x, grad, pilot, results, own, given):
     before, channels, after = x.shape
     lanes = 64
     for i in numba.prange(before * channels):
         a, c = i // channels, i % channels
-        part, pilots = np.zeros((4, lanes), pilot.dtype), np.full(lanes, pilot[c])
+        part, pilots = (
+            np.zeros((results.shape[1], lanes), pilot.dtype),
+            np.full(lanes, pilot[c]),
+        )
         for start in range(0, after, lanes):
             end = min(start + lanes, after)
-            _add(x[a, c, start:end], grad[a, c, start:end], pilots, part, both)
+            _add(x[a, c, start:end], grad[a, c, start:end], pilots, part, own, given)
             if start // lanes % HIGH == HIGH - 1 or end == after:
-                for k in range(4):
+                for k in range(len(part)):
                     for lane in range(lanes):
                         results[a, k, c] += part[k, lane]
                 part[:] = 0

@@ -15,6 +15,7 @@ BLOCK = 1 << 17  # numbers in a block: 512 KiB of float32, two of which fit a ca
 WIDE = 1 << 13  # numbers in a row: each row costs a loop of its own
 HIGH = 16  # rows, or more, summed in float32 before float64 takes over
 LONG = 1 << 12  # numbers in a row of one channel, summed by a dot product in float32
+CORES = os.cpu_count() or 1  # asked once: each time costs as much as a small sum
 THREADED = 4  # blocks a thread, below which starting it takes longer than it saves
 _threads = None
 
@@ -30,19 +31,16 @@ def work_dtype(x):
     return np.dtype(np.float32) if x.dtype == np.float16 else x.dtype
 
 
-def sums(x, grad, pilot):
-    """Sum x - pilot and its square, with `grad` also grad and grad * (x - pilot)."""
+def sums(x, others, pilot):
+    """Sum each of others, and each times x - pilot; None among them stands for x - pilot."""
 
-    def work(grid, t, x, grad, pilot):
-        x = _centred(x, pilot, t)
-        terms = [grid.sum(x), grid.dot(x, x)]
-        if grad is not None:
-            grad = grad.astype(x.dtype, copy=False)
-            terms += [grid.sum(grad), grid.dot(grad, x)]
-        return terms
+    def work(grid, t, x, *rest):
+        x = _centred(x, rest[-1], t)
+        others = [x if a is None else a.astype(x.dtype, copy=False) for a in rest[:-1]]
+        return [term for a in others for term in (grid.sum(a), grid.dot(a, x))]
 
     dtype = x.dtype if pilot is None else pilot.dtype
-    return _by_blocks(work, dtype, [x, grad], [pilot], terms=2 if grad is None else 4)
+    return _by_blocks(work, dtype, [x, *others], [pilot], terms=2 * len(others))
 
 
 def affine(x, high, multiplier, shift, y):
@@ -98,7 +96,7 @@ def _by_blocks(work, dtype, arrays, vectors, terms=0):
 
 def _deal(blocks, share):
     """Call `share` on equal parts of the blocks, each part in a thread, the first in this one."""
-    threads = min(_threads or os.cpu_count() or 1, 8, -(-len(blocks) // THREADED))
+    threads = min(_threads or CORES, 8, -(-len(blocks) // THREADED))
     if threads == 1:
         return share(blocks)
     cuts = [len(blocks) * i // threads for i in range(threads + 1)]

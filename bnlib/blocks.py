@@ -2,8 +2,8 @@
 
 The loops are in `_numpy`, or in `_numba` if you ask for it. Here is what keeps them accurate:
 
-- Sums run over `x - pilot`, where the pilot is close to the mean; it is 0 where the mean is small
-  beside the deviation anyway.
+- Sums run over `x - pilot`: a guess near the mean, or, going back, the mean itself. The pilot is 0
+  where the mean is small beside the deviation anyway.
 - Short runs are summed in float32, and these sums in float64.
 - Where the result says that this was not enough (variance 0, tiny, infinite or NaN; pilot more than
   two deviations off), that channel is summed again in float64, around the mean just found.
@@ -14,51 +14,19 @@ The clear code of the callers does the rest: where `suits` is false, and where `
 Results do not depend on the number of threads: blocks are cut, and added up, in one fixed order.
 """
 
-import importlib
 import math
 
 import numpy as np
 
 from bnlib import _numpy
 from bnlib._checks import per_channel
+from bnlib._engine import kernels, use
 
 __all__ = ["use"]
 
 SMALLEST = 1 << 14  # numbers in x, below which the clear code is as fast
 # By bytes a float: sizes whose squares and quotients fit.
 SAFE = {4: (1e-30, 1e30), 8: (1e-300, 1e300)}
-
-_engine = _numpy
-
-
-def use(engine="numpy", *, threads=None):
-    """Choose how large arrays are computed; the numbers agree to rounding.
-
-    Args:
-        engine: "numpy", or "numba" for compiled loops: needs `pip install "bnlib[fast]"`, and some
-            seconds at the first call of each kind.
-        threads: how many threads; None means one for each core; at most 8.
-
-    Raises:
-        ImportError: when numba is not installed.
-        ValueError: for an unknown engine, or fewer than 1 thread.
-
-    >>> use(threads=1)
-    >>> use()
-    """
-    global _engine
-    if engine not in ("numpy", "numba"):
-        raise ValueError(f'engine must be "numpy" or "numba"; got {engine!r}.')
-    if threads is not None and threads < 1:
-        raise ValueError(f"threads must be at least 1; got {threads}.")
-    try:
-        module = importlib.import_module(f"bnlib._{engine}")
-    except ImportError as error:
-        raise ImportError(
-            'engine="numba" needs numba: pip install "bnlib[fast]".'
-        ) from error
-    module.set_threads(threads)
-    _engine = module
 
 
 # What the core calls. Vectors have shape (C,); None is what it is there.
@@ -85,11 +53,11 @@ def transform(x, where, mean, inverse, gamma, beta):
         return None
     high, low = _split(view, mean, inverse)
     y = np.empty_like(view)
-    _kernels(x).affine(view, high, gamma * inverse, beta - low * gamma * inverse, y)
+    kernels(x).affine(view, high, gamma * inverse, beta - low * gamma * inverse, y)
     return y.reshape(x.shape)
 
 
-def backward(grad_y, x, where, epsilon, gamma, grad_mean, grad_variance):
+def backward(grad_y, x, where, epsilon, statistics, gamma, grad_mean, grad_variance):
     """Return `(grad_x, grad_gamma, grad_beta)` as `batch_norm_backward` does, or None."""
     if not suits(grad_y, where) or grad_y.dtype != x.dtype:
         return None
@@ -97,7 +65,13 @@ def backward(grad_y, x, where, epsilon, gamma, grad_mean, grad_variance):
     gamma = _vector("gamma", gamma, where, default=1.0)
     grad_mean = _vector("grad_mean", grad_mean, where, default=0.0)
     grad_variance = _vector("grad_variance", grad_variance, where, default=0.0)
-    mean, variance, grad_beta, product = _statistics(view, grad_y)
+    if statistics is None:
+        mean, variance, grad_beta, product = _statistics(view, grad_y)
+    else:
+        mean, variance = (_vector("each of statistics", s, where) for s in statistics)
+        grad_beta, product = _products(view, grad_y, mean, variance)
+    if np.any(variance < 0) or not np.isfinite(product[np.isfinite(mean)]).all():
+        return None
     inverse, m = 1 / np.sqrt(variance + epsilon), x.size // mean.size
     slope = (gamma * inverse**3 * product - 2 * grad_variance) / m
     if _extreme(view, mean, [inverse, gamma * inverse, slope]):
@@ -105,7 +79,7 @@ def backward(grad_y, x, where, epsilon, gamma, grad_mean, grad_variance):
     high, low = _split(view, mean, inverse)
     shift = (grad_mean - gamma * inverse * grad_beta) / m + low * slope
     grad_x = np.empty_like(view)
-    _kernels(x).combine(view, grad_y, high, slope, gamma * inverse, shift, grad_x)
+    kernels(x).combine(view, grad_y, high, slope, gamma * inverse, shift, grad_x)
     return grad_x.reshape(x.shape), product * inverse, grad_beta
 
 
@@ -127,7 +101,7 @@ def _far(distance, variance):
     return distance * distance > 4 * variance
 
 
-def _statistics(x, grad=None):
+def _statistics(x, *grad):
     """Return mean and variance, and with `grad` the sums of grad and of grad * (x - mean)."""
     low, _ = SAFE[_numpy.work_dtype(x).itemsize]
     with np.errstate(all="ignore"):
@@ -138,10 +112,18 @@ def _statistics(x, grad=None):
         doubt = _far(mean - (0 if pilot is None else pilot), variance) | ~enough
     if doubt.any():
         pilot = np.where(np.isfinite(mean), mean, 0.0)[doubt]
-        some = [None if a is None else np.compress(doubt, a, axis=1) for a in (x, grad)]
         with np.errstate(invalid="ignore"):
-            found[:, doubt] = _around(*some, pilot)
+            x, *grad = (np.compress(doubt, a, axis=1) for a in (x, *grad))
+            found[:, doubt] = _around(x, grad, pilot)
     return found
+
+
+def _products(x, grad, mean, variance):
+    """Return the sums of grad and of grad * (x - mean), the mean being known."""
+    with np.errstate(all="ignore"):
+        high, low = _split(x, mean, 1 / np.sqrt(variance))
+        total, product = kernels(x).sums(x, [grad], high)
+        return total, product - low * total
 
 
 def _pilot(x):
@@ -166,11 +148,11 @@ def _pilot(x):
 
 def _around(x, grad, pilot):
     """The statistics from sums over x - pilot; the dtype of the pilot is that of the sums."""
-    found, m = _kernels(x).sums(x, grad, pilot), x.size // x.shape[1]
+    found, m = kernels(x).sums(x, [None, *grad], pilot), x.size // x.shape[1]
     off = found[0] / m  # what lies between the pilot and the mean
     found[0] = off if pilot is None else off + pilot
     found[1] = np.maximum(found[1] / m - off * off, 0)
-    if grad is not None:
+    if grad:
         found[3] -= off * found[2]
     return found
 
@@ -193,8 +175,3 @@ def _split(x, mean, inverse):
         return None, mean
     high = mean.astype(_numpy.work_dtype(x))
     return high, mean - high
-
-
-def _kernels(x):
-    """The module that has the loops; numba has no float16."""
-    return _numpy if x.dtype == np.float16 else _engine

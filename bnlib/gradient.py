@@ -28,6 +28,7 @@ def batch_norm_backward(
     axis=-1,
     epsilon=1e-3,
     weights=None,
+    statistics=None,
     grad_mean=None,
     grad_variance=None,
 ):
@@ -47,6 +48,8 @@ def batch_norm_backward(
         axis: the axis, or tuple of axes, that is kept.
         epsilon: as in the forward pass.
         weights: as in the forward pass.
+        statistics: `(mean, variance)` or `Moments`, which the forward pass returned; None computes
+            them again. Those of another batch cannot be told, and give a wrong gradient.
         grad_mean: gradient with respect to the returned mean, shape `(C,)`, if the loss uses it.
         grad_variance: likewise for the returned variance.
 
@@ -56,7 +59,7 @@ def batch_norm_backward(
 
     Raises:
         TypeError: when an argument does not hold real numbers.
-        ValueError: when shapes do not fit, the batch is empty, or epsilon or a weight is negative.
+        ValueError: for a wrong shape, an empty batch, or a negative epsilon, weight or variance.
 
     Paper: section 3, the six equations for the gradients; here solved for grad_x.
 
@@ -69,12 +72,13 @@ def batch_norm_backward(
     grad_y = same_shape("grad_y", grad_y, x)
     where = layout(x.shape, axis)
     share, count = shares(weights, x.shape, where)
+    statistics = None if statistics is None else tuple(statistics[:2])
     if share is None and blocks.suits(x, where):
-        vectors = gamma, grad_mean, grad_variance
+        vectors = statistics, gamma, grad_mean, grad_variance
         fast = blocks.backward(grad_y, x, where, as_epsilon(epsilon), *vectors)
         if fast is not None:
             return fast
-    mean, variance, _ = moments(x, axis=axis, weights=weights)
+    mean, variance = statistics or moments(x, axis=axis, weights=weights)[:2]
     x_hat = _x_hat(x, mean, variance, axis, epsilon, share)
     share = 1 / count if share is None else share
 
@@ -84,10 +88,8 @@ def batch_norm_backward(
     if grad_mean is not None:
         grad_x += share * per_channel("grad_mean", grad_mean, where)
     if grad_variance is not None:
-        centred = x - mean.reshape(where.broadcast)
-        grad_x += (
-            2 * share * centred * per_channel("grad_variance", grad_variance, where)
-        )
+        slope = 2 * share * per_channel("grad_variance", grad_variance, where)
+        grad_x += slope * (x - np.reshape(mean, where.broadcast))
     return grad_x.astype(x.dtype), _flat(grad_gamma, where), _flat(grad_beta, where)
 
 
@@ -178,9 +180,8 @@ def batch_norm_inference_backward(
 
 def _x_hat(x, mean, variance, axis, epsilon, share=None):
     """Normalise in float64; what a weight of 0 hides becomes 0."""
-    x_hat = normalize(
-        x.astype(wide(x.dtype)), mean, variance, axis=axis, epsilon=epsilon
-    )
+    x = x.astype(wide(x.dtype))
+    x_hat = normalize(x, mean, variance, axis=axis, epsilon=epsilon)
     if share is None:
         return x_hat
     return np.where((share == 0) & ~np.isfinite(x_hat), 0, x_hat)

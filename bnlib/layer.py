@@ -108,9 +108,8 @@ class BatchNorm:
         x, training, weights, batch = self._saved
         options = {"axis": self.axis, "epsilon": self.epsilon}
         if training:
-            grads = batch_norm_backward(
-                grad_y, x, self.gamma, weights=weights, **options
-            )
+            known = {"weights": weights, "statistics": batch}
+            grads = batch_norm_backward(grad_y, x, self.gamma, **known, **options)
         else:
             grads = batch_norm_inference_backward(
                 grad_y, x, batch.mean, batch.variance, self.gamma, **options

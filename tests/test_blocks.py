@@ -171,6 +171,52 @@ def test_gradients_of_the_returned_statistics(axis, engine):
     )
 
 
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("dtype", ["f2", "f4", "f8"])
+@pytest.mark.parametrize("mean", [0.0, 3.0, 1000.0])
+@pytest.mark.parametrize("name", ["primes, channels last", "primes, channels first"])
+def test_known_statistics_in_every_engine(name, mean, dtype, engine, monkeypatch):
+    shape, axis = SHAPES[name]
+    x, grad_y, gamma, _ = sample(shape, axis, dtype, mean=mean)
+    known = moments(x, axis=axis)
+    with clear_code():
+        expected = batch_norm_backward(grad_y, x, gamma, axis=axis)
+    blocks.use(engine)
+    with kernels_only(monkeypatch):
+        monkeypatch.setattr(blocks, "_statistics", None)
+        got = batch_norm_backward(grad_y, x, gamma, axis=axis, statistics=known)
+    assert_close(got, expected, 37 * 29 * 31)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("row", [name for name in ROWS if "1e15" not in name])
+def test_known_statistics_of_every_hard_row(row, engine):
+    """Without float64 around 1e15: there the mean itself is rounded, to 1/8."""
+    x = np.tile(ROWS[row], (-(-40_000 // len(ROWS[row])), 3))
+    grad_y = np.random.default_rng(0).standard_normal(x.shape).astype(x.dtype)
+    with clear_code():
+        expected = batch_norm_backward(grad_y, x)
+    blocks.use(engine)
+    known = moments(x)
+    assert_close(
+        batch_norm_backward(grad_y, x, statistics=known), expected, 40_000, 2e-6
+    )
+
+
+@pytest.mark.parametrize(
+    ("known", "words"),
+    [
+        ((np.ones(4), np.ones(7)), r"statistics must have shape \(7,\).*\(4,\)"),
+        ((np.ones(7), np.ones(1)), r"statistics must have shape \(7,\).*\(1,\)"),
+        ((np.ones(7), -np.ones(7)), "variance must not be negative"),
+    ],
+)
+def test_bad_statistics_are_refused_at_full_size(known, words):
+    x, grad_y, *_ = sample((9001, 7), -1)
+    with pytest.raises(ValueError, match=words):
+        batch_norm_backward(grad_y, x, statistics=known)
+
+
 # Accuracy, at a size where the kernels work.
 
 

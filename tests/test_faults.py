@@ -161,8 +161,8 @@ FAULTS = {
     ),
     "inference backward in training": (
         "layer.py",
-        "        if training:\n            grads",
-        "        if not training:\n            grads",
+        "        if training:\n            known",
+        "        if not training:\n            known",
         "test_layer.py::test_backward_in_the_mode_of_the_forward_pass",
     ),
     "epsilon forgotten in folding": (
@@ -224,6 +224,24 @@ FAULTS = {
         "(gamma * inverse**3 * product - ",
         "(0 * product - ",
         "test_blocks.py::test_fast_equals_clear",
+    ),
+    "known statistics are ignored": (
+        "gradient.py",
+        "if statistics is None else tuple(statistics[:2])",
+        "if True else tuple(statistics[:2])",
+        "test_gradient.py::test_known_statistics_are_used",
+    ),
+    "the layer forgets its statistics": (
+        "layer.py",
+        '"statistics": batch}',
+        '"statistics": None}',
+        "test_layer.py::test_backward_takes_no_statistics_a_second_time",
+    ),
+    "fast: the rest of a known mean is dropped": (
+        "blocks.py",
+        "product - low * total",
+        "product",
+        "test_blocks.py::test_known_statistics_in_every_engine",
     ),
     "fast: extremes are not handed back": (
         "blocks.py",

@@ -193,6 +193,31 @@ def test_detached_statistics_would_give_another_gradient():
     assert np.linalg.norm(detached - right) > 0.05 * np.linalg.norm(right)
 
 
+# With the statistics of the forward pass.
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("dtype", ["f2", "f4", "f8"])
+@pytest.mark.parametrize(("shape", "axis"), LAYOUTS)
+def test_known_statistics_change_nothing(shape, axis, dtype, weighted):
+    x, grad_y = friendly(shape, dtype), cotangent(shape).astype(dtype)
+    options = {"axis": axis, "weights": np.arange(shape[0]) if weighted else None}
+    options |= {"grad_mean": cotangent(3, 4), "grad_variance": cotangent(3, 5)}
+    found = moments(x, axis=axis, weights=options["weights"])
+    expected = batch_norm_backward(grad_y, x, GAMMA, **options)
+    for known in (found, found[:2], list(found[:2])):
+        got = batch_norm_backward(grad_y, x, GAMMA, statistics=known, **options)
+        for one, other in zip(got, expected, strict=True):
+            np.testing.assert_array_equal(one, other)
+
+
+def test_known_statistics_are_used():
+    """Those of another batch give another gradient: nothing is computed behind your back."""
+    x, grad_y = friendly((9, 3)), cotangent((9, 3))
+    other = batch_norm_backward(grad_y, x, GAMMA, statistics=moments(2 * x + 1))[0]
+    assert np.abs(other - batch_norm_backward(grad_y, x, GAMMA)[0]).max() > 0.1
+
+
 # Accuracy, dtypes, edges.
 
 
@@ -317,6 +342,21 @@ X = np.ones((4, 3))
             lambda: batch_norm_backward(X, X, grad_mean=np.ones(4)),
             ValueError,
             "grad_mean must have",
+        ),
+        (
+            lambda: batch_norm_backward(X, X, statistics=(np.ones(4), np.ones(3))),
+            ValueError,
+            r"mean must have shape \(3,\).*got shape \(4,\)",
+        ),
+        (
+            lambda: batch_norm_backward(X, X, statistics=(np.ones(3), np.ones(1))),
+            ValueError,
+            r"variance must have shape \(3,\).*got shape \(1,\)",
+        ),
+        (
+            lambda: batch_norm_backward(X, X, statistics=(np.ones(3), -np.ones(3))),
+            ValueError,
+            "variance must not be negative",
         ),
         (
             lambda: batch_norm_inference_backward(X, X, np.ones(3), -np.ones(3)),

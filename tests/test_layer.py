@@ -78,6 +78,14 @@ def test_backward_in_the_mode_of_the_forward_pass(training, shape, axis):
     np.testing.assert_array_equal(layer.gradients["beta"], expected[2])
 
 
+def test_backward_takes_no_statistics_a_second_time(monkeypatch):
+    x, grad_y = friendly((8, 3)), np.random.default_rng(1).standard_normal((8, 3))
+    expected = batch_norm_backward(grad_y, x, np.array([2, -0.5, 3]))[0]
+    layer = trained(x)
+    monkeypatch.setattr("bnlib.gradient.moments", None)
+    np.testing.assert_array_equal(layer.backward(grad_y), expected)
+
+
 @pytest.mark.parametrize("center", [True, False])
 @pytest.mark.parametrize("scale", [True, False])
 def test_center_and_scale(center, scale):
