@@ -1,0 +1,82 @@
+"""tf.contrib.layers.batch_norm: decay, no gamma unless asked for, Bessel's factor by default."""
+
+from bnlib.conventions._names import copies, known_momentum, read, refuse_losses
+from bnlib.conventions._params import BNParams
+
+__all__ = ["from_contrib", "to_contrib"]
+
+AXES = {"NHWC": -1, "NCHW": 1}
+
+
+def from_contrib(values):
+    """Read a layer of tf.contrib.layers.
+
+    Args:
+        values: the checkpoint's `moving_mean`, `moving_variance` and, where they exist, `beta` and
+            `gamma`, without the scope; the call's `decay` and `epsilon`, which no checkpoint holds;
+            and, if they were given, its `data_format` ("NHWC") and `fused` (None, which fuses).
+
+    Returns:
+        `BNParams`; bessel is True unless `fused` is False.
+
+    Raises:
+        ValueError: when a name is missing or unknown, such as those of `zero_debias_moving_mean`,
+            or the data format is.
+
+    >>> values = {"beta": [1.0], "moving_mean": [0.0], "moving_variance": [1.0]}
+    >>> from_contrib(values | {"decay": 0.999, "epsilon": 1e-3}).gamma is None
+    True
+    """
+    required = ("moving_mean", "moving_variance", "decay", "epsilon")
+    optional = ("gamma", "beta", "data_format", "fused")
+    v = read("tf.contrib", values, required, optional)
+    data_format = v["data_format"] or "NHWC"
+    if data_format not in AXES:
+        raise ValueError(
+            f"data_format must be NHWC or NCHW; got {data_format!r}. For other ranks say where the "
+            "channels are: last is NHWC, second is NCHW."
+        )
+    return BNParams(
+        v["moving_mean"],
+        v["moving_variance"],
+        v["gamma"],
+        v["beta"],
+        epsilon=v["epsilon"],
+        momentum=v["decay"],
+        axis=AXES[data_format],
+        bessel=v["fused"] is not False,
+    )
+
+
+def to_contrib(params, *, lose=()):
+    """Write the numbers of a layer of tf.contrib.layers.
+
+    Args:
+        params: `BNParams`.
+        lose: what may be lost: "axis", if it is neither -1 nor 1.
+
+    Returns:
+        A dict of the checkpoint's arrays and of the call's `decay`, `epsilon`, `data_format` and
+        `fused`, which decides about Bessel's factor.
+
+    Raises:
+        ValueError: when the axis cannot be held and is not in `lose`; when momentum is None.
+
+    >>> params = BNParams([0.0], [1.0], epsilon=1e-5, momentum=0.9, axis=1)
+    >>> [to_contrib(params)[name] for name in ("decay", "data_format", "fused")]
+    [0.9, 'NCHW', False]
+    """
+    if params.axis != 1:
+        refuse_losses(params, "tf.contrib", lose, axis=-1)
+    arrays = copies(
+        gamma=params.gamma,
+        beta=params.beta,
+        moving_mean=params.moving_mean,
+        moving_variance=params.moving_variance,
+    )
+    return arrays | {
+        "decay": known_momentum(params, "tf.contrib"),
+        "epsilon": params.epsilon,
+        "data_format": "NCHW" if params.axis == 1 else "NHWC",
+        "fused": params.bessel,
+    }

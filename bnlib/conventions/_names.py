@@ -1,0 +1,82 @@
+"""What all frameworks need: read named values strictly, refuse what would be lost, fill gaps."""
+
+import numpy as np
+
+REMEDY = {
+    "axis": "Move the channels of your data there, as np.moveaxis does",
+    "bessel": "Inference does not change; training feeds the moving variance with another "
+    "factor, see variance_factor",
+    "gamma": "It can be written as ones, which the framework will train",
+    "beta": "It can be written as zeros, which the framework will train",
+}
+
+
+def read(framework, values, required, optional=(), hint=""):
+    """Return the values asked for, by name; None for an optional one that is missing.
+
+    Raises:
+        TypeError: when `values` is not a dict.
+        ValueError: when a required name is missing, or a name is unknown.
+    """
+    if not hasattr(values, "items"):
+        raise TypeError(
+            f"{framework} values must be a dict by name; got {type(values).__name__}. "
+            f"It holds {', '.join(required)}."
+        )
+    missing = [name for name in required if name not in values]
+    unknown = [name for name in values if name not in (*required, *optional)]
+    if missing or unknown:
+        raise ValueError(
+            f"{framework} values must hold {', '.join(required)}"
+            + (f", and may hold {', '.join(optional)}" if optional else "")
+            + f"; missing: {missing}, unknown: {unknown}. "
+            + (hint or "Use the framework's own names, without prefixes.")
+        )
+    return {name: values.get(name) for name in (*required, *optional)}
+
+
+def refuse_losses(params, framework, lose, **fixed):
+    """Refuse a setting that the framework cannot hold, unless its name is in `lose`.
+
+    Args:
+        params: the `BNParams`.
+        framework: its name, for the error.
+        lose: names of the settings that may be lost.
+        **fixed: for each setting the one value that the framework has.
+
+    Raises:
+        ValueError: when a setting differs from the fixed one.
+    """
+    for name, value in fixed.items():
+        got = getattr(params, name)
+        if got != value and name not in lose:
+            raise ValueError(
+                f"{framework} has {name}={value!r} only; got {name}={got!r}. {REMEDY[name]}. "
+                f"If you accept that, pass lose=[{name!r}]."
+            )
+
+
+def known_momentum(params, framework):
+    """Return the momentum, which the framework has no None for."""
+    if params.momentum is None:
+        raise ValueError(
+            f"{framework} keeps an exponential average, and needs a momentum; got None, the plain "
+            "average of all batches. Choose one: dataclasses.replace(params, momentum=0.99)."
+        )
+    return params.momentum
+
+
+def filled(params, name, value, framework, lose):
+    """Return a copy of gamma or beta, or of a vector of `value` if losing its None is accepted."""
+    array = getattr(params, name)
+    if array is None and name not in lose:
+        raise ValueError(
+            f"{framework} cannot leave out {name} alone; got {name}=None. {REMEDY[name]}. "
+            f"If you accept that, pass lose=[{name!r}]."
+        )
+    return np.full_like(params.moving_mean, value) if array is None else np.array(array)
+
+
+def copies(**arrays):
+    """Return copies, which the caller may write to, of the arrays that are not None."""
+    return {name: np.array(a) for name, a in arrays.items() if a is not None}
