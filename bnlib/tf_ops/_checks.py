@@ -62,6 +62,8 @@ def values_per_channel(x, where):
 
 def beside(vector, x, where):
     """Shape a vector of channels so that it broadcasts against x."""
+    if where.axis == (x.shape.rank - 1,):
+        return vector
     sizes = dims(x)
     shape = [n if a in where.axis else 1 for a, n in enumerate(sizes)]
     return tf.reshape(vector, shape)
@@ -82,6 +84,18 @@ def per_channel(name, value, where, default=None):
             f"{where.axis}; got shape {tuple(value.shape)}. Check `axis`, or reshape {name}."
         )
     return value
+
+
+def parameters(x, where, gamma, beta):
+    """Return gamma and beta as tensors: ones and zeros where they are None."""
+    sizes = [dims(x)[a] for a in where.axis]
+    dtype = tf.float64 if x.dtype == tf.float64 else tf.float32
+    gamma = per_channel("gamma", gamma, where, default=1)
+    beta = per_channel("beta", beta, where, default=0)
+    return (
+        tf.ones(sizes, dtype) if gamma is None else gamma,
+        tf.zeros(sizes, dtype) if beta is None else beta,
+    )
 
 
 def inside_xla():

@@ -14,98 +14,13 @@ import math
 import tensorflow as tf
 
 from bnlib.tf_ops import statistics
+from bnlib.tf_ops._affine import affine, fused, image, large, suits, view
 from bnlib.tf_ops._checks import WIDE, beside, dims, inside_xla
 
-LARGE = 1 << 14  # numbers in x, from which the fused kernel pays
-GUESS = 32  # what an unknown dimension is taken for
 FAR = 256.0  # squared: a mean this many deviations from its pilot has lost digits
+MANY = 1 << 17  # values per channel, from which the fused kernel's sums lose digits
+TINY = 1e-30  # below it, float32 has no digits left for a variance
 PIECES = 256  # partial sums, at most, that float32 adds up to before float64 takes over
-NARROW = (tf.float16, tf.bfloat16, tf.float32)
-
-
-def differentiable(fast, plain):
-    """Return a function with the values of `fast` and the gradients of `plain`, to any order."""
-
-    @tf.custom_gradient
-    def run(*arguments):
-        def grad(*upstream):
-            with tf.GradientTape() as tape:
-                tape.watch(arguments)
-                result = tf.nest.flatten(plain(*arguments))
-            return tape.gradient(result, arguments, list(upstream))
-
-        return fast(*arguments), grad
-
-    return run
-
-
-def suits(x, where):
-    """Whether a fast kernel can take x: a narrow float dtype, and one axis kept."""
-    return x.dtype in NARROW and len(where.axis) == 1
-
-
-def large(x):
-    """Whether x is so large that a fast kernel pays."""
-    return math.prod(n or GUESS for n in x.shape.as_list()) >= LARGE
-
-
-def view(x, where):
-    """See x as (before, channels, after)."""
-    sizes, axis = dims(x), where.axis[0]
-    if all(isinstance(n, int) for n in sizes[axis:]):
-        return tf.reshape(
-            x, [-1 if axis else 1, sizes[axis], math.prod(sizes[axis + 1 :])]
-        )
-    before = math.prod(sizes[:axis]) if axis else 1
-    return tf.reshape(x, [before, sizes[axis], -1])
-
-
-# Given statistics: inference
-
-
-def affine(x, mean, multiplier, beta, where):
-    """Compute (x - mean) * multiplier + beta; vectors in float64, the result in the dtype of x.
-
-    The mean is split in two: `x - high` is exact where it matters, the rest goes into the shift.
-    """
-    work = tf.float32 if x.dtype in NARROW else x.dtype
-    high = tf.cast(mean, work)
-    shift = (tf.cast(high, WIDE) - mean) * multiplier
-    shift = shift if beta is None else shift + beta
-    vectors = high, tf.cast(multiplier, work), tf.cast(shift, work)
-
-    def plain(x, high, multiplier, shift):
-        high, multiplier, shift = (
-            beside(v, x, where) for v in (high, multiplier, shift)
-        )
-        return tf.cast((tf.cast(x, work) - high) * multiplier + shift, x.dtype)
-
-    def fast(x, high, multiplier, shift):
-        given = {"mean": high, "variance": tf.ones_like(high), "epsilon": 0.0}
-        y, *_ = _fused(x, multiplier, shift, where, is_training=False, **given)
-        return tf.reshape(y, tf.shape(x))
-
-    if suits(x, where) and large(x) and not inside_xla():
-        return differentiable(fast, plain)(x, *vectors)
-    return plain(x, *vectors)
-
-
-def _image(x, where):
-    """See x as the images that the fused kernel takes, and name their layout."""
-    x = view(x, where)
-    if x.shape[2] == 1:
-        return x[:, tf.newaxis, tf.newaxis, :, 0], "NHWC"
-    return x[..., tf.newaxis], "NCHW"
-
-
-def _fused(x, gamma, beta, where, **options):
-    image, data_format = _image(x, where)
-    return tf.raw_ops.FusedBatchNormV3(
-        x=image, scale=gamma, offset=beta, data_format=data_format, **options
-    )
-
-
-# Statistics of the batch: training
 
 
 class Wide:
@@ -169,7 +84,10 @@ class Wide:
         whole = tf.cast(self.batch.count, WIDE)
         if self.share is None:
             return tf.math.reciprocal_no_nan(whole)
-        return self.share * tf.math.divide_no_nan(tf.cast(self.count, WIDE), whole)
+        part = tf.math.divide_no_nan(tf.cast(self.count, WIDE), whole)
+        return self.share * (
+            beside(part, self.x, self.where) if part.shape.rank else part
+        )
 
 
 class Fused:
@@ -182,19 +100,19 @@ class Fused:
         options = {"mean": [], "variance": [], "epsilon": self.epsilon}
         self.gamma = tf.cast(gamma, tf.float32)
         vectors = self.gamma, tf.cast(beta, tf.float32)
-        y, mean, bessel, *self.saved = _fused(
+        y, mean, bessel, *self.saved = fused(
             self.x, *vectors, self.where, is_training=True, **options
         )
         m = tf.cast(self.count, tf.float32)
         variance = bessel * (tf.maximum(m - 1, 1) / m)  # the kernel divides by m - 1
-        self.trusted = _near(mean, variance + self.epsilon)
+        self.trusted = _near(mean, variance + self.epsilon) & (m <= MANY)
         return tf.reshape(y, tf.shape(self.x)), mean, variance
 
     def backward(self, grad_y, gamma):
-        grad_y, data_format = _image(grad_y, self.where)
+        grad_y, data_format = image(grad_y, self.where)
         grads = tf.raw_ops.FusedBatchNormGradV3(
             y_backprop=grad_y,
-            x=_image(self.x, self.where)[0],
+            x=image(self.x, self.where)[0],
             scale=self.gamma,
             reserve_space_1=self.saved[0],
             reserve_space_2=self.saved[1],
@@ -246,9 +164,9 @@ class Narrow:
 
 
 def _near(distance, spread):
-    """Whether no mean lies far from its pilot; NaN and infinity are never near."""
-    near = (tf.square(distance) <= FAR * spread) & tf.math.is_finite(spread)
-    return tf.reduce_all(near)
+    """Whether no mean lies far from its pilot; NaN, infinity and next to nothing never do."""
+    near = (tf.square(distance) <= FAR * spread) & (spread >= TINY)
+    return tf.reduce_all(near & tf.math.is_finite(spread))
 
 
 def _total(x):
@@ -256,6 +174,16 @@ def _total(x):
     before, channels, _ = dims(x)
     if x.shape[2] != 1:
         return tf.reduce_sum(tf.cast(tf.reduce_sum(x, 2), WIDE), 0)
-    pieces = math.gcd(before, PIECES) if isinstance(before, int) else 1
+    known = isinstance(before, int)
+    pieces = math.gcd(before, min(PIECES, 1 + before // 64)) if known else 1
     parts = tf.reduce_sum(tf.reshape(x, [pieces, -1, channels]), 1)
     return tf.reduce_sum(tf.cast(parts, WIDE), 0)
+
+
+def fast_kernel(x, where, epsilon, count, wanted):
+    """Choose between the fused kernel, the one for XLA, and None; `wanted` is the fused one."""
+    if not suits(x, where) or not (wanted or large(x)):
+        return None
+    many = isinstance(count, int) and count > MANY
+    narrow = not wanted and (inside_xla() or many)
+    return (Narrow if narrow else Fused)(x, where, epsilon, count)

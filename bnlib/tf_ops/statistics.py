@@ -8,10 +8,9 @@ from bnlib.tf_ops._checks import (
     as_floating,
     as_it_is,
     beside,
-    dims,
     layout_of,
-    values_per_channel,
 )
+from bnlib.tf_ops._weights import refuse_nothing, shares
 
 __all__ = ["merge_moments", "moments", "sync_moments"]
 
@@ -85,13 +84,17 @@ def merge_moments(parts):
         `Moments` of the union.
 
     Raises:
-        ValueError: when there are no parts.
+        ValueError: when there are no parts, or their shapes differ.
 
     Source: Chan, Golub and LeVeque (1983), equation 2.1; the law of total variance.
     """
     parts = list(parts)
-    if not parts:
-        raise ValueError("parts must hold at least one Moments; got none.")
+    shapes = {tuple(tf.convert_to_tensor(v).shape) for part in parts for v in part[:2]}
+    if len({shape for shape in shapes if None not in shape}) > 1 or not parts:
+        raise ValueError(
+            "parts must be Moments of one shape, and at least one of them; got "
+            f"{len(parts)} of shapes {sorted(shapes)}. Give each batch the same channels."
+        )
     means, variances, counts = (
         tf.stack([tf.cast(v, WIDE) for v in values])
         for values in zip(*parts, strict=True)
@@ -123,9 +126,10 @@ def sync_moments(local):
 
 def pool(means, variances, counts, total):
     """Merge by Chan's rule; `total` adds up over the parts, wherever they are."""
-    counts = tf.reshape(
-        counts, counts.shape + (1,) * (means.shape.rank - counts.shape.rank)
-    )
+    missing = (
+        means.shape.rank - counts.shape.rank
+    )  # 0 where channels have their own counts
+    counts = tf.reshape(counts, [*counts.shape, *[1] * missing])
     means, variances = (
         tf.where(counts > 0, values, tf.zeros_like(values))
         for values in (means, variances)
@@ -133,7 +137,8 @@ def pool(means, variances, counts, total):
     count = total(counts)
     mean = tf.math.divide_no_nan(total(counts * means), count)
     squares = total(counts * (variances + tf.square(means - mean)))
-    return Moments(mean, tf.math.divide_no_nan(squares, count), tf.reshape(count, []))
+    variance = tf.math.divide_no_nan(squares, count)
+    return Moments(mean, variance, tf.reshape(count, []) if missing else count)
 
 
 def replicas():
@@ -149,58 +154,3 @@ def all_sum(value):
     return tf.distribute.get_replica_context().all_reduce(
         tf.distribute.ReduceOp.SUM, value
     )
-
-
-def shares(weights, x, where):
-    """Return the weights beside x, scaled to sum to 1, and their sum; None for no weights.
-
-    Raises:
-        ValueError: when the weights do not fit, or are negative and that can be seen.
-    """
-    if weights is None:
-        return None, values_per_channel(x, where)
-    weights = _aligned(tf.cast(weights, WIDE), x, where)
-    if tf.executing_eagerly() and not bool(tf.reduce_all(weights >= 0)):
-        raise ValueError(
-            f"weights must be at least 0; got a minimum of {tf.reduce_min(weights)}. "
-            "Use 0 to leave a value out."
-        )
-    total = tf.reduce_sum(weights)
-    return tf.math.divide_no_nan(weights, total), total
-
-
-def _aligned(weights, x, where):
-    """Line the weights up with the averaged axes, from the left, and broadcast them over x."""
-    sizes = [dims(x)[a] for a in where.axes]
-    rank = weights.shape.rank
-    full = [1] * len(sizes)
-    if rank is not None and 0 < rank <= len(sizes):
-        full[:rank] = dims(weights)
-    known = [
-        f
-        for f, s in zip(full, sizes, strict=True)
-        if isinstance(f, int) and isinstance(s, int) and f not in (1, s)
-    ]
-    if not rank or rank > len(sizes) or known:
-        raise ValueError(
-            f"weights must have shape ({sizes[0] if sizes else 'N'},), one per example, or that "
-            f"of x without axis {where.axis}; got {tuple(weights.shape)} for x {tuple(x.shape)}."
-        )
-    weights = tf.broadcast_to(tf.reshape(weights, full), sizes)
-    return tf.reshape(
-        weights, [1 if a in where.axis else n for a, n in enumerate(dims(x))]
-    )
-
-
-def refuse_nothing(count, x):
-    """Raise where it is known that there are no values.
-
-    Raises:
-        ValueError: when count is 0.
-    """
-    known = isinstance(count, int) or tf.executing_eagerly()
-    if known and count == 0:
-        raise ValueError(
-            f"moments needs at least one value per channel; x of shape {tuple(x.shape)} and its "
-            "weights leave none to average. Skip an empty batch, or one whose weights are all 0."
-        )

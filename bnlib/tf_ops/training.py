@@ -4,17 +4,15 @@ import tensorflow as tf
 
 from bnlib._checks import as_epsilon
 from bnlib.moments import Moments
-from bnlib.tf_ops import _kernels
+from bnlib.tf_ops._affine import NARROW, differentiable
 from bnlib.tf_ops._checks import (
     as_floating,
     as_it_is,
-    dims,
-    inside_xla,
     layout_of,
-    per_channel,
+    parameters,
 )
-from bnlib.tf_ops._kernels import Fused, Narrow, Wide, differentiable
-from bnlib.tf_ops.statistics import refuse_nothing, shares
+from bnlib.tf_ops._kernels import Wide, fast_kernel
+from bnlib.tf_ops._weights import refuse_nothing, shares
 
 __all__ = ["batch_norm", "fused_batch_norm"]
 
@@ -77,7 +75,7 @@ def fused_batch_norm(x, gamma=None, beta=None, *, axis=-1, epsilon=1e-3):
     """
     x = as_floating("x", x)
     where = layout_of(x, axis)
-    if x.dtype not in _kernels.NARROW:
+    if x.dtype not in NARROW:
         raise TypeError(
             f"x must be float16, bfloat16 or float32 for the fused kernel; got {x.dtype.name}. "
             "Use batch_norm."
@@ -92,49 +90,43 @@ def fused_batch_norm(x, gamma=None, beta=None, *, axis=-1, epsilon=1e-3):
     return train(x, *given, where, as_epsilon(epsilon), share, count, fused=True)[:3]
 
 
-def parameters(x, where, gamma, beta):
-    """Return gamma and beta as tensors: ones and zeros where they are None."""
-    sizes = [dims(x)[a] for a in where.axis]
-    dtype = tf.float64 if x.dtype == tf.float64 else tf.float32
-    gamma = per_channel("gamma", gamma, where, default=1)
-    beta = per_channel("beta", beta, where, default=0)
-    return (
-        tf.ones(sizes, dtype) if gamma is None else gamma,
-        tf.zeros(sizes, dtype) if beta is None else beta,
-    )
-
-
 @as_it_is
 def train(
-    x, gamma, beta, where, epsilon, share, count, *, fused=None, synchronized=False
+    x,
+    gamma,
+    beta,
+    where,
+    epsilon,
+    share,
+    count,
+    *,
+    fused=None,
+    synchronized=False,
+    through_statistics=True,
 ):
     """Run the kernel that suits, for checked arguments.
 
     `fused=None` chooses a fast kernel where it pays, and looks at its answer; True takes the fused
     kernel's answer as it is; False is float64. With `synchronized` all replicas are one batch.
+    Without `through_statistics` the caller must not ask for the gradient of mean and variance.
 
     Returns:
         `(y, mean, variance, count)`; the count is that of all replicas, if asked.
     """
-    wide = Wide(x, where, epsilon, share, count, synchronized=synchronized)
-    fast = _fast_kernel(x, where, epsilon, count, fused and not synchronized)
+    still = tf.stop_gradient(x)  # a tape that looked into tf.cond twice would fail
+    wide = Wide(still, where, epsilon, share, count, synchronized=synchronized)
+    fast = fast_kernel(still, where, epsilon, count, fused and not synchronized)
     if fused is False or synchronized or share is not None or fast is None:
         run = _alone(wide, wide)
     else:
         run = _alone(fast, wide) if fused else _judged(fast, wide)
     y, mean, variance = run(x, gamma, beta)
-
-    mean, variance = differentiable(
-        lambda x: (mean, variance), lambda x: wide.on(x).moments()[:2]
-    )(x)
+    if through_statistics:
+        connected = differentiable(
+            lambda x: (mean, variance), lambda x: wide.on(x).moments()[:2]
+        )
+        mean, variance = connected(x)
     return y, mean, variance, wide.batch.count if synchronized else count
-
-
-def _fast_kernel(x, where, epsilon, count, wanted):
-    """Choose between the fused kernel, the one for XLA, and None."""
-    if not _kernels.suits(x, where) or not (wanted or _kernels.large(x)):
-        return None
-    return (Narrow if inside_xla() and not wanted else Fused)(x, where, epsilon, count)
 
 
 def _alone(kernel, wide):
@@ -144,9 +136,7 @@ def _alone(kernel, wide):
     def run(x, gamma, beta):
         y, mean, variance = kernel.forward(gamma, beta)
 
-        def grad(
-            grad_y, *_
-        ):  # the statistics have a gradient of their own, see `train`
+        def grad(grad_y, *_):  # the statistics have their own, see `train`
             return _backward(kernel.backward, wide)(grad_y, x, gamma, beta)
 
         return (y, *_wide(mean, variance)), grad
@@ -159,17 +149,19 @@ def _judged(fast, wide):
 
     @tf.custom_gradient
     def run(x, gamma, beta):
-        y, mean, variance = fast.forward(gamma, beta)
+        still = tf.stop_gradient(gamma), tf.stop_gradient(beta)
+        y, mean, variance = fast.forward(*still)
         mean, variance = _wide(mean, variance)
         y, mean, variance = tf.cond(
             fast.trusted,
             lambda: (y, mean, variance),
-            lambda: wide.forward(gamma, beta),
+            lambda: wide.forward(*still),
         )
 
         wide.batch = Moments(mean, variance, wide.count)
 
         def backward(grad_y, gamma):
+            grad_y, gamma = tf.stop_gradient(grad_y), tf.stop_gradient(gamma)
             return tf.cond(
                 fast.trusted,
                 lambda: _like(fast.backward(grad_y, gamma), x, gamma, beta),

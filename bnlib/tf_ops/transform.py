@@ -3,7 +3,7 @@
 import tensorflow as tf
 
 from bnlib._checks import as_epsilon
-from bnlib.tf_ops import _kernels
+from bnlib.tf_ops._affine import affine
 from bnlib.tf_ops._checks import (
     WIDE,
     as_floating,
@@ -104,9 +104,14 @@ def batch_norm_inference(
     where, epsilon = layout_of(x, axis), as_epsilon(epsilon)
     given = {"mean": mean, "variance": variance, "gamma": gamma, "beta": beta}
     given = {
-        name: tf.cast(per_channel(name, value, where), WIDE)
+        name: per_channel(name, value, where)
         for name, value in given.items()
         if value is not None
     }
-    multiplier = given.get("gamma", 1) * tf.math.rsqrt(given["variance"] + epsilon)
-    return _kernels.affine(x, given["mean"], multiplier, given.get("beta"), where)
+    narrow = all(value.dtype == tf.float32 for value in given.values())
+    if not narrow or x.dtype == WIDE:
+        given = {name: tf.cast(value, WIDE) for name, value in given.items()}
+    multiplier = tf.math.rsqrt(given["variance"] + epsilon)
+    if gamma is not None:
+        multiplier = multiplier * given["gamma"]
+    return affine(x, given["mean"], multiplier, given.get("beta"), where)

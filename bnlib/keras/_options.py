@@ -1,0 +1,117 @@
+"""The layer's arguments are checked here, when it is made."""
+
+from numbers import Integral
+
+import keras
+
+from bnlib._checks import as_epsilon, as_momentum
+
+
+def as_axis(axis):
+    """Return `axis` as an integer, or a list of integers, each once."""
+    named = list(axis) if isinstance(axis, (list, tuple)) else [axis]
+    whole = all(isinstance(a, Integral) and not isinstance(a, bool) for a in named)
+    if not named or not whole or len(set(named)) < len(named):
+        raise ValueError(
+            f"axis must be an integer, or a list of different ones; got {axis!r}. "
+            "Use -1 for channels last, 1 for channels first."
+        )
+    return [int(a) for a in named] if isinstance(axis, (list, tuple)) else int(axis)
+
+
+def within(axis, ndim):
+    """Return `axis` as a tuple of axes of an array with `ndim` dimensions, none negative."""
+    named = axis if isinstance(axis, list) else [axis]
+    for a in named:
+        if not -ndim <= a < ndim:
+            raise ValueError(
+                f"axis must lie in [{-ndim}, {ndim - 1}] for inputs with {ndim} dimensions; "
+                f"got {a}. Use -1 for channels last, 1 for channels first."
+            )
+    return tuple(sorted(a % ndim for a in named))
+
+
+def as_renorm_clipping(clipping):
+    """Return the limits of renorm as a dict; each is a number, or a function of the step."""
+    clipping = dict(clipping or {})
+    unknown = sorted(set(clipping) - {"rmin", "rmax", "dmax"})
+    if unknown:
+        raise ValueError(
+            f"Received invalid keys for renorm_clipping: {unknown}. "
+            'Use rmin, rmax and dmax, as in {"rmax": 3.0, "dmax": 5.0}.'
+        )
+    rmin, rmax, dmax = (_limit(clipping, name) for name in ("rmin", "rmax", "dmax"))
+    for name, value in (("rmin", rmin), ("rmax", rmax), ("dmax", dmax)):
+        if value is not None and value < 0:
+            raise ValueError(
+                f"{name} should be non-negative in renorm_clipping; got {value}."
+            )
+    if None not in (rmin, rmax) and rmax < rmin:
+        raise ValueError(
+            "rmax should be greater than rmin, or equal, in renorm_clipping; "
+            f"got rmax={rmax}, rmin={rmin}."
+        )
+    return clipping
+
+
+def _limit(clipping, name):
+    value = clipping.get(name)
+    return None if value is None or callable(value) else float(value)
+
+
+def check(layer):
+    """Refuse settings that contradict each other, or that are out of range."""
+    as_epsilon(layer.epsilon)
+    if layer.momentum is not None:
+        as_momentum(layer.momentum)
+    as_momentum(layer.renorm_momentum)
+    if layer.momentum is None and layer.zero_debias:
+        raise ValueError(
+            "zero_debias needs a momentum; got momentum=None, the plain average of all batches, "
+            "which has no bias to take out. Leave zero_debias out."
+        )
+    if layer.fused not in (None, True, False):
+        raise ValueError(f"fused must be None, True or False; got {layer.fused!r}.")
+    size = layer.virtual_batch_size
+    if size is None:
+        return
+    if not isinstance(size, Integral) or size < 1:
+        raise ValueError(
+            f"virtual_batch_size must be a positive integer; got {size!r}."
+        )
+    for name in ("renorm", "synchronized", "fused"):
+        if getattr(layer, name):
+            raise ValueError(
+                f"virtual_batch_size cannot be combined with {name}: it makes batches smaller "
+                "than the replica's. Leave one of them out."
+            )
+
+
+def counts(layer):
+    """Whether anything depends on the number of batches seen."""
+    scheduled = layer.renorm and any(map(callable, layer.renorm_clipping.values()))
+    return bool(layer.momentum is None or layer.zero_debias or scheduled)
+
+
+NEW = ("fused", "virtual_batch_size", "zero_debias", "bessel")
+
+
+def config_of(layer):
+    """Return those arguments that Keras's `get_config` does not know, or not in this form."""
+    serialize = keras.saving.serialize_keras_object
+    clipping = {name: serialize(v) for name, v in layer.renorm_clipping.items()}
+    adjustment = layer.adjustment and serialize(layer.adjustment)
+    others = {"renorm_clipping": clipping, "adjustment": adjustment}
+    return {name: getattr(layer, name) for name in NEW} | others
+
+
+def from_config(config):
+    """Return the arguments that `config_of` described."""
+    revive = keras.saving.deserialize_keras_object
+    clipping = config.get("renorm_clipping") or {}
+    revived = {n: revive(v) if isinstance(v, dict) else v for n, v in clipping.items()}
+    adjustment = config.get("adjustment")
+    return config | {
+        "renorm_clipping": revived,
+        "adjustment": adjustment and revive(adjustment),
+    }

@@ -1,0 +1,76 @@
+"""How much each value counts."""
+
+import tensorflow as tf
+
+from bnlib.tf_ops._checks import WIDE, as_floating, beside, dims, values_per_channel
+
+
+def shares(weights, x, where):
+    """Return the weights beside x, scaled to sum to 1, and their sum; None for no weights.
+
+    Raises:
+        ValueError: when the weights do not fit, or are negative and that can be seen.
+    """
+    if weights is None:
+        return None, values_per_channel(x, where)
+    weights = tf.cast(as_floating("weights", weights), WIDE)
+    weights = _aligned(weights, x, where)
+    if tf.executing_eagerly() and not bool(tf.reduce_all(weights >= 0)):
+        raise ValueError(
+            f"weights must be at least 0; got a minimum of {tf.reduce_min(weights)}. "
+            "Use 0 to leave a value out."
+        )
+    total = tf.reduce_sum(weights)
+    return tf.math.divide_no_nan(weights, total), total
+
+
+def shares_of_mask(mask, x, where):
+    """Return the same for a mask of Keras, whose channels may differ in their sums.
+
+    One that Keras made goes along all axes but the last, whichever are kept. Where a mask could be
+    read both ways, it goes along the axes that are averaged over.
+    """
+    mask = None if mask is None else tf.convert_to_tensor(mask)
+    if mask is None or mask.shape.is_compatible_with([x.shape[a] for a in where.axes]):
+        return shares(mask, x, where)
+    if not mask.shape.is_compatible_with(x.shape[:-1]):
+        return shares(mask, x, where)
+    weights = tf.broadcast_to(tf.cast(mask[..., tf.newaxis], WIDE), tf.shape(x))
+    total = tf.reduce_sum(weights, where.axes)
+    return tf.math.divide_no_nan(weights, beside(total, x, where)), total
+
+
+def _aligned(weights, x, where):
+    """Line the weights up with the averaged axes, from the left, and broadcast them over x."""
+    sizes = [dims(x)[a] for a in where.axes]
+    rank = weights.shape.rank
+    full = [1] * len(sizes)
+    if rank is not None and 0 < rank <= len(sizes):
+        full[:rank] = dims(weights)
+    pairs = zip(full, sizes, strict=True)
+    wrong = any(
+        isinstance(f, int) and isinstance(s, int) and f not in (1, s) for f, s in pairs
+    )
+    if not rank or rank > len(sizes) or wrong:
+        raise ValueError(
+            f"weights must have shape ({sizes[0] if sizes else 'N'},), one per example, or that "
+            f"of x without axis {where.axis}; got {tuple(weights.shape)} for x {tuple(x.shape)}."
+        )
+    weights = tf.broadcast_to(tf.reshape(weights, full), sizes)
+    return tf.reshape(
+        weights, [1 if a in where.axis else n for a, n in enumerate(dims(x))]
+    )
+
+
+def refuse_nothing(count, x):
+    """Raise where it is known that there are no values.
+
+    Raises:
+        ValueError: when count is 0.
+    """
+    known = isinstance(count, int) or tf.executing_eagerly()
+    if known and count == 0:
+        raise ValueError(
+            f"moments needs at least one value per channel; x of shape {tuple(x.shape)} and its "
+            "weights leave none to average. Skip an empty batch, or one whose weights are all 0."
+        )
