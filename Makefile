@@ -53,6 +53,7 @@ notebooks: $(READY) $(TORCH)
 bench: export TF_ENABLE_ONEDNN_OPTS = 1
 bench: $(READY) $(TORCH)
 	$(BIN)/python benchmarks/core.py
+	$(BIN)/python benchmarks/layer.py
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -21,9 +21,7 @@ __all__ = ["BatchNormalization"]
 
 @keras.saving.register_keras_serializable(package="bnlib")
 class BatchNormalization(keras.layers.BatchNormalization):
-    """Batch normalization in the place of `keras.layers.BatchNormalization`.
-
-    Every argument, default and weight of Keras's is here, and these are new or right:
+    """Keras's layer with every argument, default and weight, and these that are new or right.
 
     Args:
         axis: the axis that is kept, or a list of axes.

@@ -157,7 +157,6 @@ def _judged(fast, wide):
             lambda: (y, mean, variance),
             lambda: wide.forward(*still),
         )
-
         wide.batch = Moments(mean, variance, wide.count)
 
         def backward(grad_y, gamma):
