@@ -3,14 +3,17 @@
 import numpy as np
 import pytest
 
-from bnlib import fold, merge_moments, moments
+from bnlib import batch_norm, fold, merge_moments, moments
 from bnlib.exercises import axes as on_axes
+from bnlib.exercises import conventions as on_conventions
 from bnlib.exercises import gradient as on_gradient
+from bnlib.exercises import keras as on_keras
 from bnlib.exercises import layer as on_layer
 from bnlib.exercises import moments as on_moments
 from bnlib.exercises import network as on_network
 from bnlib.exercises import parameters as on_parameters
 from bnlib.exercises import population as on_population
+from bnlib.exercises import tf_ops as on_tf_ops
 from bnlib.exercises import transform as on_transform
 
 OVER_IMAGE = (0, 1, 2)
@@ -303,7 +306,85 @@ ANSWERS = [
     ),
     (on_parameters.forward, lambda m, s, k, b: (k, b), "kernel's rows"),
     (on_parameters.forward, lambda m, s, k, b: (k, s), "bias should have shape (3,)"),
+    # conventions
+    (
+        on_conventions.momentum,
+        lambda theirs: None if theirs is None else 1 - theirs,
+        "Correct. It matters",
+    ),
+    (on_conventions.momentum, lambda theirs: None, "returns nothing"),
+    (on_conventions.momentum, lambda theirs: theirs, "weight of the new value"),
+    (on_conventions.momentum, lambda theirs: 9 * theirs, "their sum"),
+    (on_conventions.momentum, lambda theirs: 1 - (theirs or 0), "becomes of None"),
+    (on_conventions.caffe, lambda m, v, w: _divided(m, v, w), "Correct. As Caffe"),
+    (on_conventions.caffe, lambda m, v, w: None, "returns nothing"),
+    (on_conventions.caffe, lambda m, v, w: (m, v), "what was their weight"),
+    (on_conventions.caffe, lambda m, v, w: (m / w, v / w**2), "divided by the factor"),
+    (on_conventions.caffe, lambda m, v, w: (m / w, v / w), "factor 0"),
+    (
+        on_conventions.without_gamma,
+        lambda g, b, k: (b / g, g[:, None] * k),
+        "Correct. For a negative",
+    ),
+    (on_conventions.without_gamma, lambda g, b, k: None, "return two arrays"),
+    (on_conventions.without_gamma, lambda g, b, k: (b, g[:, None] * k), "Beta changes"),
+    (on_conventions.without_gamma, lambda g, b, k: (b * g, k), "Beta is off"),
+    (on_conventions.without_gamma, lambda g, b, k: (b / g, k), "rows are its inputs"),
+    # tf_ops
+    (on_tf_ops.biased, lambda v, n: v * (n - 1) / n, "Correct. The same"),
+    (on_tf_ops.biased, lambda v, n: 1.25, "shape ()"),
+    (on_tf_ops.biased, lambda v, n: v, "Which factor"),
+    (on_tf_ops.biased, lambda v, n: v * n / (n - 1), "take it out"),
+    (on_tf_ops.biased, lambda v, n: v / n, "5/4"),
+    (on_tf_ops.biased, lambda v, n: 0.75 * v - (n == 1), "One value has variance 0"),
+    (on_tf_ops.old_call, lambda t, m, v, b, g: _used(t, m, v, 1, b), "Correct. With"),
+    (on_tf_ops.old_call, lambda t, *a: 0, "has ()"),
+    (on_tf_ops.old_call, lambda t, m, v, b, g: _used(t, m, v, g, b), "is gamma used"),
+    (on_tf_ops.old_call, lambda t, m, v, b, g: _used(t, m, v, b, g), "has beta first"),
+    (on_tf_ops.old_call, lambda t, m, v, b, g: _used(t, m, v, 1, g), "offset is beta"),
+    (on_tf_ops.old_call, lambda t, *a: t, "then add beta"),
+    (on_tf_ops.channels_first, first, "Correct. Width"),
+    (on_tf_ops.channels_first, lambda x, g, b: x.mean(), "has ()"),
+    (
+        on_tf_ops.channels_first,
+        lambda x, g, b: batch_norm(x, g, b)[0],
+        "channels are axis 1",
+    ),
+    (
+        on_tf_ops.channels_first,
+        lambda x, g, b: batch_norm(x, axis=1)[0] * g + b,
+        "lie along axis 1",
+    ),
+    (on_tf_ops.channels_first, lambda x, g, b: x, "Which axes"),
+    # keras
+    (on_keras.freeze, lambda m: _freeze(m), "Correct. Both"),
+    (on_keras.freeze, lambda m: None, "still trainable"),
+    (on_keras.freeze, lambda m: _freeze(m, deep=False), "Look into it"),
+    (on_keras.freeze, lambda m: setattr(m, "trainable", False), "freeze batch norm"),
+    (
+        on_keras.freeze,
+        lambda m: setattr(m.layers[1].layers[1], "trainable", False),
+        "the one outside is not",
+    ),
+    (on_keras.shared, (4, 29), "Correct. 4 within"),
+    (on_keras.shared, (29, 29), "one stream at a time"),
+    (on_keras.shared, (4, 4), "between the streams"),
+    (on_keras.shared, (29, 4), "swapped"),
+    (on_keras.shared, (4, 104), "variance of the two means"),
+    (on_keras.shared, 4, "two numbers"),
 ]
+
+
+def _used(x, mean, variance, gamma, beta):
+    return (x - mean) / np.sqrt(variance + 1e-3) * gamma + beta
+
+
+def _freeze(model, deep=True):
+    for layer in model.layers:
+        if hasattr(layer, "layers") and deep:
+            _freeze(layer)
+        elif "BatchNorm" in type(layer).__name__:
+            layer.trainable = False
 
 
 def _pooled(mean_a, variance_a, n_a, mean_b, variance_b, n_b):
@@ -312,6 +393,11 @@ def _pooled(mean_a, variance_a, n_a, mean_b, variance_b, n_b):
     return merge_moments(
         [Moments(mean_a, variance_a, n_a), Moments(mean_b, variance_b, n_b)]
     )[:2]
+
+
+def _divided(sum_mean, sum_variance, factor):
+    share = 0 if factor == 0 else 1 / factor
+    return sum_mean * share, sum_variance * share
 
 
 def _scaled(train, test, by):
@@ -336,12 +422,15 @@ def test_feedback(check, answer, feedback, capsys):
 def test_every_checker_has_a_right_and_a_wrong_answer_here():
     for module in (
         on_axes,
+        on_conventions,
         on_gradient,
+        on_keras,
         on_layer,
         on_moments,
         on_network,
         on_parameters,
         on_population,
+        on_tf_ops,
         on_transform,
     ):
         for name in module.__all__:

@@ -43,11 +43,9 @@ class BatchNormalization(keras.layers.BatchNormalization):
             PyTorch does.
         **kwargs: all other arguments of Keras's layer.
 
-    Call arguments:
-        inputs: shape `(N, ..., C)`.
-        training: whether to use the statistics of the batch. A frozen layer (`trainable=False`)
-            never does.
-        mask: shape of the inputs without `axis`. Booleans choose, numbers weigh.
+    In a call, `training` says whether to use the statistics of the batch; a frozen layer
+    (`trainable=False`) never does. `mask` has the shape of the inputs without `axis`: booleans
+    choose, numbers weigh.
 
     Without `synchronized`, replicas normalise by their own batches, and their moving statistics are
     averaged. A batch without values leaves these alone. One value per channel gives y = beta, a
