@@ -528,13 +528,11 @@ def test_resnet50_trains_on_the_path_of_keras(float64):
     assert_close([ours(x)], [model(x)], 1e-12)
     losses = []
     for each in (model, ours):
-        rate = keras.optimizers.SGD(
-            1e-3
-        )  # at a larger one a last digit grows by itself
-        each.compile(rate, "sparse_categorical_crossentropy", jit_compile=False)
-        losses.append([each.train_on_batch(x, labels) for _ in range(10)])
+        each.compile("sgd", "sparse_categorical_crossentropy", jit_compile=False)
+        losses.append([each.train_on_batch(x, labels) for _ in range(3)])
+    # each step multiplies a difference by some thousands: the fifth shows the last digit's
     np.testing.assert_allclose(*losses, rtol=1e-6)
-    assert losses[0][-1] < losses[0][0]
+    assert losses[0][-1] < 0.9 * losses[0][0]
     back = to_keras(ours)
     assert_close([back(x)], [ours(x)], 1e-12)
     model.set_weights(ours.get_weights())

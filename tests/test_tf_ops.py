@@ -198,8 +198,8 @@ XLA = [
     ("int32", *SMALL[0]),
 ]
 AGREE = [("eager", *case) for case in CASES]
-AGREE += [("function", *case) for case in CASES[::2]]
-AGREE += [("unknown", *case) for case in CASES[1::2] + CASES[-2::-6]]
+AGREE += [("function", *case) for case in CASES[::4]]  # tracing takes its time too
+AGREE += [("unknown", *case) for case in CASES[1::3]]
 AGREE += [("xla", *case) for case in XLA]
 
 
@@ -224,7 +224,7 @@ WEIGHTS = {
 
 
 @pytest.mark.parametrize("kind", WEIGHTS)
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", ["eager", "unknown", "xla"])
 @pytest.mark.parametrize(
     ("dtype", "shape", "axis"),
     [
