@@ -186,13 +186,10 @@ CASES += [
 ]
 
 
-# XLA compiles each for half a second: it gets every dtype, rank and kind of axis once
+# XLA compiles each for seconds: it gets every dtype, and small, large, and several axes
 XLA = [
     ("float32", *BIG[0]),
-    ("float32", *BIG[3]),
-    ("float32", *SMALL[5]),
-    ("float64", *SMALL[6]),
-    ("float64", *SMALL[1]),
+    ("float64", *SMALL[7]),
     ("float16", *BIG[1]),
     ("bfloat16", *BIG[2]),
     ("int32", *SMALL[0]),
