@@ -52,9 +52,12 @@ def view(x, where):
 def affine(x, mean, multiplier, beta, where):
     """Compute (x - mean) * multiplier + beta in the dtype of x; vectors may be wider.
 
-    Such a mean is split in two: `x - high` is exact where it matters, the rest goes into the shift.
+    Then a small x is widened too. For a large one the mean is split in two: `x - high` is exact
+    where it matters, the rest goes into the shift.
     """
     work = tf.float32 if x.dtype in NARROW else x.dtype
+    if mean.dtype != work and not large(x):
+        work = mean.dtype
     high = tf.cast(mean, work)
     shift = tf.zeros_like(mean) if beta is None else beta
     if mean.dtype != work:

@@ -81,7 +81,10 @@ class Wide:
 
     def _share(self):
         """What part of the mean each value is: of all replicas' mean, if asked."""
-        whole = tf.cast(self.batch.count, WIDE)
+        whole = self.batch.count
+        if self.share is None and isinstance(whole, int) and whole:
+            return 1 / whole
+        whole = tf.cast(whole, WIDE)
         if self.share is None:
             return tf.math.reciprocal_no_nan(whole)
         part = tf.math.divide_no_nan(tf.cast(self.count, WIDE), whole)

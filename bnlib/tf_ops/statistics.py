@@ -67,6 +67,8 @@ def average(x, where, share, count):
     """Average float64 values over the axes that are not kept; 0 for no values."""
     if share is not None:
         return tf.reduce_sum(share * x, where.axes)
+    if isinstance(count, int) and count:
+        return tf.reduce_mean(x, where.axes)
     return tf.math.divide_no_nan(tf.reduce_sum(x, where.axes), tf.cast(count, WIDE))
 
 
