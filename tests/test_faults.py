@@ -3,6 +3,7 @@
 A fault is one small, believable edit of the library. It is made in a copy, never in the tree.
 """
 
+import json
 import os
 import shutil
 import subprocess
@@ -252,6 +253,172 @@ FAULTS = {
 }
 
 
+AGAINST, OWN, THEIRS = "test_keras_against.py", "test_keras.py", "test_keras_faults.py"
+A_STEP = f"{AGAINST}::test_steps_of_every_rank_axis_and_dtype"
+MODES = f"{AGAINST}::test_training_and_trainable"
+LAYER, MEMORY = "keras/layer.py", "keras/_population.py"
+
+# The same for what needs TensorFlow; all are run in one process
+TENSOR_FAULTS = {
+    "keras: Bessel swapped": (
+        MEMORY,
+        "if layer.bessel:",
+        "if not layer.bessel:",
+        f"{OWN}::test_the_population_is_that_of_the_core[settings0-<lambda>-True]",
+    ),
+    "keras: momentum flipped": (
+        MEMORY,
+        "if updates is None:\n            return 1 - momentum",
+        "if updates is None:\n            return momentum",
+        f"{AGAINST}::test_stateless_calls",
+    ),
+    "keras: one value is counted": (
+        MEMORY,
+        "most > 1",
+        "most > 0",
+        f"{OWN}::test_one_value_leaves_no_trace_of_the_first_variance",
+    ),
+    "keras: a momentum of float32": (
+        MEMORY,
+        "if tf.is_tensor(rate):",
+        "if True:",
+        f"{A_STEP}[0-float64]",
+    ),
+    "keras: an empty batch is blended in": (
+        MEMORY,
+        "if count >= least:",
+        "if True:",
+        f"{OWN}::test_a_batch_of_nothing_leaves_the_statistics_alone[empty-settings0]",
+    ),
+    "keras: a masked batch is blended in": (
+        MEMORY,
+        "tf.cast(count, tf.float64) >= least",
+        "tf.cast(count, tf.float64) >= 0",
+        f"{OWN}::test_a_batch_of_nothing_leaves_the_statistics_alone[masked-settings0]",
+    ),
+    "keras: weights are counted as values": (
+        MEMORY,
+        "seen = tf.reduce_sum(tf.cast(share > 0, tf.float64), where.axes)",
+        "seen = tf.cast(count, tf.float64)",
+        f"{OWN}::test_masks_of_every_kind[small weights-float32]",
+    ),
+    "keras: renorm is not clipped": (
+        MEMORY,
+        "d = d if dmax is None else tf.clip_by_value(d, -dmax, dmax)",
+        "pass",
+        f"{AGAINST}::test_steps_with_renorm[0-float32]",
+    ),
+    "keras: renorm in 16 bits": (
+        LAYER,
+        'x = tf.cast(x, keras.backend.result_type(x.dtype, "float32"))',
+        "pass",
+        f"{AGAINST}::test_steps_with_renorm[0-mixed_float16]",
+    ),
+    "keras: updated in inference": (
+        LAYER,
+        "            vectors = ",
+        "            self._train(x, mask)\n            vectors = ",
+        f"{MODES}[False-True]",
+    ),
+    "keras: updated when frozen": (
+        LAYER,
+        "if training and self.trainable:",
+        "if training:",
+        f"{MODES}[True-False]",
+    ),
+    "keras: gamma and beta swapped": (
+        LAYER,
+        "given = (self.gamma, self.beta)",
+        "given = (self.beta, self.gamma)",
+        f"{A_STEP}[0-float32]",
+    ),
+    "keras: gamma and beta swapped in inference": (
+        LAYER,
+        "self.moving_variance, self.gamma, self.beta",
+        "self.moving_variance, self.beta, self.gamma",
+        f"{A_STEP}[0-float32]",
+    ),
+    "keras: wrong axis": (
+        LAYER,
+        "axis = _options.within(self.axis, x.shape.rank)",
+        "axis = _options.within(-1, x.shape.rank)",
+        f"{AGAINST}::test_what_is_changed_after_building_is_obeyed",
+    ),
+    "keras: epsilon ignored": (
+        LAYER,
+        '"epsilon": self.epsilon',
+        '"epsilon": 1e-3',
+        f"{AGAINST}::test_what_is_changed_after_building_is_obeyed",
+    ),
+    "keras: gamma and beta in the wrong order": (
+        LAYER,
+        '(("gamma", self.scale), ("beta", self.center))',
+        '(("beta", self.center), ("gamma", self.scale))',
+        f"{AGAINST}::test_configs_carry_over[everything]",
+    ),
+    "keras: mean and variance in the wrong order": (
+        LAYER,
+        'for name in ("moving_mean", "moving_variance"):',
+        'for name in ("moving_variance", "moving_mean"):',
+        f"{AGAINST}::test_configs_carry_over[everything]",
+    ),
+    "keras: mask ignored": (
+        LAYER,
+        "shares_of_mask(mask, x, where)",
+        "shares_of_mask(None, x, where)",
+        f"{AGAINST}::test_steps_with_a_mask[0-float32]",
+    ),
+    "keras: not synchronized": (
+        LAYER,
+        "synchronized=self.synchronized,",
+        "synchronized=False,",
+        f"{OWN}::test_synchronized_replicas_are_one_batch",
+    ),
+    "keras: integers rounded": (
+        LAYER,
+        'x = as_floating("inputs", inputs)',
+        "x = inputs if inputs.dtype.is_floating else tf.cast(inputs, tf.float32)",
+        f"{THEIRS}::test_3_15_1_rounds_integers_to_float32",
+    ),
+    "keras: statistics in float16": (
+        "keras/_variables.py",
+        'NARROW = ("float16", "bfloat16")',
+        "NARROW = ()",
+        f"{THEIRS}::test_3_15_1_float16_policy_poisons_the_moving_variance",
+    ),
+    "keras: a regularizer is lost": (
+        "keras/_variables.py",
+        'regularizer=getattr(layer, f"{name}_regularizer")',
+        "regularizer=None",
+        f"{AGAINST}::test_regularizers_initializers_and_constraints",
+    ),
+    "tensors: statistics detached from the gradient": (
+        "tf_ops/_kernels.py",
+        "self._share() * (mean_grad + centred * slope)",
+        "0 * slope",
+        f"{A_STEP}[0-float32]",
+    ),
+    "tensors: the spread between replicas is dropped": (
+        "tf_ops/statistics.py",
+        "variances + tf.square(means - mean)",
+        "variances",
+        f"{OWN}::test_synchronized_replicas_are_one_batch",
+    ),
+    "tensors: the gradient stays on its replica": (
+        "tf_ops/_kernels.py",
+        "map(statistics.all_sum, sums) if self.synchronized else sums",
+        "sums",
+        f"{OWN}::test_synchronized_replicas_are_one_batch",
+    ),
+    "tensors: a mask of Keras is read over the channels": (
+        "tf_ops/_weights.py",
+        "mask[..., tf.newaxis]",
+        "tf.ones_like(mask)[..., tf.newaxis]",
+        f"{OWN}::test_masks_of_every_kind[over the channels, as Keras makes it-float32]",
+    ),
+}
+
+
 def run_tests(folder, *tests):
     environment = {
         **os.environ,
@@ -311,3 +478,34 @@ def test_the_copy_is_green_without_a_fault(copy):
         text=True,
     )
     assert used.stdout.strip().startswith(str(copy)), "the copy must be what is tested"
+
+
+@pytest.fixture(scope="module")
+def planted(tmp_path_factory):
+    """Plant all faults that need TensorFlow, and say what became of each."""
+    folder = tmp_path_factory.mktemp("planted")
+    for name in ("bnlib", "tests"):
+        skip = shutil.ignore_patterns("__pycache__")
+        shutil.copytree(ROOT / name, folder / name, ignore=skip)
+    shutil.copy(ROOT / "pyproject.toml", folder)
+    done = subprocess.run(
+        [sys.executable, str(folder / "tests/planting.py"), str(folder)],
+        input=json.dumps(TENSOR_FAULTS),
+        env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1", "TF_CPP_MIN_LOG_LEVEL": "3"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return json.loads(done.stdout)
+
+
+def test_the_copy_with_tensorflow_is_green_without_a_fault(planted):
+    code, said = planted["no fault"]
+    assert code == 0, said
+
+
+@pytest.mark.parametrize("name", TENSOR_FAULTS)
+def test_planted_fault_with_tensorflow_is_caught(planted, name):
+    code, said = planted[name]
+    assert code == 1, f"{TENSOR_FAULTS[name][-1]} did not catch {name!r}:\n{said}"
+    assert "1 failed" in said, said

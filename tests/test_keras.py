@@ -1,22 +1,25 @@
-"""Our Keras layer: Keras's own tests, Keras's layer as a peer, and what only ours can do."""
+"""Our Keras layer: Keras's own tests, masks, what only ours can do, and whole models.
 
-import json
-import os
-import subprocess
-import sys
+Its comparison with Keras's is in test_keras_against.py, Keras's faults in test_keras_faults.py.
+"""
+
+import threading
 import types
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import keras
 import keras.src.layers.normalization.batch_normalization_test as theirs
 import numpy as np
 import pytest
 import tensorflow as tf
+from reference import channel_values, loop_moments
 from samples import ROWS, friendly
+from twins import TOLERANCE, Keras, assert_close, step, wide
 
 import bnlib
-from bnlib.keras import BatchNormalization, from_keras, to_keras
-
-Keras = keras.layers.BatchNormalization
+from bnlib.keras import BatchNormalization, _population, from_keras, to_keras
+from bnlib.tf_ops import statistics
 
 
 @pytest.mark.filterwarnings(
@@ -45,122 +48,6 @@ class TestKerasOwnTests(theirs.BatchNormalizationTest):
 del theirs.BatchNormalizationTest  # or pytest would collect it here too
 
 
-def pair(**settings):
-    """Keras's layer and ours, with the same settings."""
-    return Keras(**settings), BatchNormalization(**settings)
-
-
-def batches(shape, dtype, number=3):
-    return [friendly(shape, dtype, seed) for seed in range(number)]
-
-
-def step(layer, x, grad_y, **call):
-    """One training step: output, gradients, and the weights after it."""
-    x = tf.constant(x)
-    with tf.GradientTape() as tape:
-        tape.watch(x)
-        y = layer(x, training=True, **call)
-    values = [x, *(v.value for v in layer.trainable_variables)]
-    return [
-        y,
-        *tape.gradient(y, values, tf.cast(grad_y, y.dtype)),
-        *layer.get_weights(),
-    ]
-
-
-def assert_close(mine, others, tolerance=1e-5):
-    for a, b in zip(mine, others, strict=True):
-        a, b = np.asarray(a, float), np.asarray(b, float)
-        assert np.abs(a - b).max() <= tolerance * max(np.abs(b).max(), 1e-3)
-
-
-# Keras's layer as a peer
-
-
-@pytest.mark.parametrize("mode", ["eager", "function", "xla"])
-@pytest.mark.parametrize(
-    ("shape", "axis"),
-    [
-        ((13, 3), -1),
-        ((7, 5, 3), -1),
-        ((7, 3, 5), 1),
-        ((5, 7, 11, 3), -1),
-        ((5, 3, 7, 11), 1),
-        ((2, 3, 5, 7, 4), -1),
-        ((4099, 13), -1),
-        ((64, 7, 11, 5), -1),
-        ((64, 5, 7, 11), 1),
-    ],
-)
-def test_a_step_is_the_step_of_keras(shape, axis, mode):
-    layers = pair(axis=axis, momentum=0.7)
-    wrap = {
-        "eager": lambda f: f,
-        "function": tf.function,
-        "xla": lambda f: tf.function(f, jit_compile=True),
-    }[mode]
-    rng = np.random.default_rng(0)
-    for x in batches(shape, np.float32):
-        grad_y = rng.standard_normal(shape, dtype="f4")
-        found = []
-        for layer in layers:
-            if not layer.built:
-                layer.build(shape)
-
-            def run(x, grad_y, layer=layer):
-                with tf.GradientTape() as tape:
-                    tape.watch(x)
-                    y = layer(x, training=True)
-                values = [x, layer.gamma.value, layer.beta.value]
-                return y, *tape.gradient(y, values, grad_y)
-
-            results = wrap(run)(tf.constant(x), tf.constant(grad_y))
-            found.append([*results, *layer.get_weights(), layer(x, training=False)])
-        assert_close(*found)
-
-
-@pytest.mark.parametrize(
-    "policy", ["mixed_float16", "mixed_bfloat16", "float64", "bfloat16"]
-)
-def test_dtype_policies(policy):
-    x = friendly((64, 3), np.float64)
-    theirs, ours = pair(dtype=policy, momentum=0.5)
-    for layer in (theirs, ours):
-        layer(x, training=True)
-    y, expected = (
-        np.asarray(keras.ops.cast(layer(x, training=True), "float64"))
-        for layer in (ours, theirs)
-    )
-    assert ours(x).dtype == theirs(x).dtype
-    loose = 1e-12 if policy == "float64" else 2e-2
-    assert_close([y], [expected], loose)
-
-
-@pytest.mark.filterwarnings("ignore:overflow")
-def test_a_float16_policy_does_not_poison_the_moving_variance():
-    x = np.array([[6e4], [-6e4]], np.float16)
-    theirs, ours = pair(dtype="float16", momentum=0.5)
-    for layer in (theirs, ours):
-        layer(x, training=True)
-    assert np.isinf(theirs.get_weights()[3]).all()  # Keras 3.15.1: for ever
-    np.testing.assert_allclose(ours.get_weights()[3], [1.8e9], rtol=1e-3)
-
-
-@pytest.mark.parametrize("center", [True, False])
-@pytest.mark.parametrize("scale", [True, False])
-def test_weights_have_the_names_and_order_of_keras_and_load_both_ways(center, scale):
-    theirs, ours = pair(center=center, scale=scale)
-    for layer in (theirs, ours):
-        layer.build((None, 3))
-    assert [w.name for w in ours.weights] == [w.name for w in theirs.weights]
-    values = [np.random.default_rng(0).uniform(1, 2, w.shape) for w in theirs.weights]
-    x = friendly((5, 3), np.float32)
-    theirs.set_weights(values)
-    ours.set_weights(theirs.get_weights())
-    assert_close([ours(x)], [theirs(x)], 1e-6)
-    theirs.set_weights(ours.get_weights())
-
-
 # What only ours gets right
 
 
@@ -175,46 +62,139 @@ def test_large_means_are_normalised(row, synchronized):
         assert_close([layer(x, training=True)], [expected], 1e-4 if outliers else 1e-5)
 
 
-def test_keras_loses_a_large_mean():
-    """Keras 3.15.1: if this fails, Keras has been mended; say so in chapter 10."""
-    x = np.tile(ROWS["mean 1e+06"], (40, 1))
-    expected, *_ = bnlib.batch_norm(x)
-    for synchronized in (False, True):
-        y = Keras(synchronized=synchronized)(x, training=True)
-        assert np.abs(y - expected).max() > 0.1 * np.abs(expected).max()
+# Masks, against loops
 
 
-@pytest.mark.parametrize("axis", [1, 2, -1])
-@pytest.mark.parametrize("kind", ["bool", "float"])
-def test_a_mask_goes_along_every_axis_but_the_channels(axis, kind):
-    x, rng = friendly((5, 4, 4), np.float32), np.random.default_rng(1)
-    mask = (
-        rng.uniform(size=(5, 4)) < 0.6 if kind == "bool" else rng.uniform(size=(5, 4))
+def full(weights, axes):
+    """See weights along some axes as an array that broadcasts against x."""
+    return np.expand_dims(weights, axes)
+
+
+def masks():
+    """By kind: shape of x, axis, the mask, and how that weighs each value of x."""
+    rng = np.random.default_rng(1)
+    chosen, weights = rng.random((5, 7)) < 0.6, rng.uniform(0, 3, (5, 7))
+    weights[chosen] = 0
+    some, channels = np.arange(5) != 2, rng.random((5, 4)) < 0.7
+    one = np.arange(7) < 5
+    return {
+        "boolean": ((5, 7, 3), -1, chosen, full(chosen, 2)),
+        "weights": ((5, 7, 3), -1, weights, full(weights, 2)),
+        "small weights": ((5, 7, 3), -1, weights / 1e3, full(weights / 1e3, 2)),
+        "whole numbers": ((5, 7, 3), -1, 2 * chosen, full(chosen, 2)),
+        "per example": ((5, 7, 3), -1, some, full(some, (1, 2))),
+        "beside the channels": ((5, 3, 7), 1, chosen, full(chosen, 1)),
+        "over the channels, as Keras makes it": (
+            (5, 4, 7),
+            1,
+            channels,
+            full(channels, 2),
+        ),
+        "one channel": ((7, 1), -1, one, full(one, 1)),
+        "of an image": (
+            (2, 5, 7, 3),
+            -1,
+            [chosen, ~chosen],
+            full([chosen, ~chosen], 3),
+        ),
+        "several axes": ((5, 7, 3), [1, 2], some, full(some, (1, 2))),
+    }
+
+
+MASKS = masks()
+POLICIES = ["float32", "float64", "mixed_float16", "mixed_bfloat16"]
+
+
+def masked(kind, policy):
+    """Return x with NaN where nothing counts, the layer, the mask, and what to expect."""
+    shape, axis, mask, weights = MASKS[kind]
+    layer = BatchNormalization(axis=axis, momentum=0.0, dtype=policy)
+    x = tf.cast(friendly(shape, np.float64), layer.compute_dtype)
+    if weights.dtype == float:  # Keras casts whatever is given to a layer
+        mask = weights = wide(tf.cast(weights, x.dtype))
+        mask = mask.reshape(mask.shape[: len(shape) - 1])
+    exact, weights = wide(x), np.broadcast_to(weights, shape)
+    flat, share = (
+        v.reshape(shape[0], -1) if axis == [1, 2] else v for v in (exact, weights)
     )
-    mean, variance, _ = bnlib.moments(x, axis=axis, weights=mask)
-    layer = BatchNormalization(axis=axis, momentum=0.0)
-    y = layer(x, training=True, mask=mask)
-    assert_close([layer.moving_mean, layer.moving_variance], [mean, variance])
-    assert_close([y], [bnlib.batch_norm(x, axis=axis, weights=mask)[0]])
+    kept = -1 if axis == [1, 2] else axis
+    per_channel = zip(
+        channel_values(flat, kept), channel_values(share, kept), strict=True
+    )
+    moments = [loop_moments(np.array([v]).T, weights=w) for v, w in per_channel]
+    mean, variance = (np.array([float(m[i][0]) for m in moments]) for i in (0, 1))
+    where = bnlib.layout(shape, tuple(axis) if axis == [1, 2] else axis)
+    y = exact - mean.reshape(where.broadcast)
+    y /= np.sqrt(variance.reshape(where.broadcast) + 1e-3)
+    hidden = np.where(weights == 0, np.nan, exact)
+    expected = y, mean.reshape(where.channels), variance.reshape(where.channels)
+    return tf.cast(hidden, x.dtype), layer, tf.constant(mask), weights > 0, expected
 
 
-def test_keras_reads_a_mask_over_the_channels():
-    """Keras 3.15.1: with axis=1 and as many channels as steps, silently."""
-    x, mask = friendly((5, 4, 4), np.float32), np.ones((5, 4), bool)
-    mask[:, 2:] = False
-    layer = Keras(axis=1, momentum=0.0)
-    layer(x, training=True, mask=mask)
-    assert np.asarray(layer.moving_variance)[2:].max() == 0
+def check_masked(layer, y, visible, expected):
+    assert y.dtype == layer.compute_dtype
+    limit = TOLERANCE[layer.compute_dtype]
+    assert_close([wide(y)[visible]], [expected[0][visible]], limit)
+    moving = wide(layer.moving_mean), wide(layer.moving_variance)
+    assert_close(moving, expected[1:], min(limit, 1e-5))
 
 
-def test_what_a_mask_hides_may_be_anything():
-    x, mask = friendly((7, 3), np.float32), np.arange(7) < 5
-    spoilt = np.where(mask[:, np.newaxis], x, np.nan)
-    layer = BatchNormalization(momentum=0.0)
-    y = layer(spoilt, training=True, mask=mask)
-    mean, variance, _ = bnlib.moments(x[:5])
-    assert_close([layer.moving_mean, layer.moving_variance], [mean, variance])
-    assert_close([y[:5]], [bnlib.batch_norm(x[:5])[0]])
+@pytest.mark.parametrize("policy", POLICIES)
+@pytest.mark.parametrize("kind", MASKS)
+def test_masks_of_every_kind(kind, policy):
+    x, layer, mask, visible, expected = masked(kind, policy)
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        y = layer(x, training=True, mask=mask)
+        loss = tf.reduce_sum(tf.where(visible, y, tf.zeros_like(y)) ** 3)
+    check_masked(layer, y, visible, expected)
+    assert np.isfinite(wide(tape.gradient(loss, x))).all()
+
+
+def test_masks_of_every_kind_compiled():
+    """All in one program, for compiling takes its time."""
+    policies = [POLICIES[i % 4] for i in range(len(MASKS))]
+    cases = [masked(*case) for case in zip(MASKS, policies, strict=True)]
+    for x, layer, *_ in cases:
+        layer.build(x.shape)
+    layers = [layer for _, layer, *_ in cases]
+
+    @tf.function(jit_compile=True)
+    def run(xs, masks):
+        given = zip(layers, xs, masks, strict=True)
+        return [layer(x, training=True, mask=m) for layer, x, m in given]
+
+    ys = run([x for x, *_ in cases], [mask for _, _, mask, *_ in cases])
+    for y, (_, layer, _, visible, expected) in zip(ys, cases, strict=True):
+        check_masked(layer, y, visible, expected)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"momentum": None}, {"zero_debias": True}, {"bessel": True, "momentum": 0.0}],
+)
+def test_one_value_leaves_no_trace_of_the_first_variance(settings):
+    """As the single example that an epoch ends with; the first full batch then counts in full."""
+    x, layer = friendly((7, 3), np.float32), BatchNormalization(**settings)
+    layer(x, training=True, mask=np.arange(7) == 2)
+    assert_close([layer.moving_mean, layer.moving_variance], [x[2], np.ones(3)], 1e-5)
+    layer(x, training=True)
+    factor = 7 / 6 if layer.bessel else 1
+    expected = [x.mean(0), factor * x.var(0)]
+    assert_close([layer.moving_mean, layer.moving_variance], expected)
+
+
+@pytest.mark.parametrize("total", [0.5, 2.5])
+def test_bessel_takes_a_sum_of_weights_for_the_number_of_values(total):
+    x, weights = friendly((5, 3), np.float32), np.array([1, 2, 0, 3, 4]) * total / 10
+    layer = BatchNormalization(bessel=True, momentum=0.0)
+    layer(x, training=True, mask=weights)
+    mean, variance, _ = bnlib.moments(x, weights=weights)
+    expected = variance * total / (total - 1) if total > 1 else np.ones(3)
+    assert_close([layer.moving_mean, layer.moving_variance], [mean, expected])
+
+
+# Batches of nothing, and of one
 
 
 @pytest.mark.parametrize(
@@ -239,13 +219,6 @@ def test_a_batch_of_nothing_leaves_the_statistics_alone(settings, nothing):
         unknown(x[:0])
     for mine, was in zip(layer.get_weights(), before, strict=True):
         np.testing.assert_array_equal(mine, was)
-
-
-def test_keras_is_poisoned_by_an_empty_batch():
-    layer = Keras()
-    layer(friendly((7, 3), np.float32), training=True)
-    layer(np.zeros((0, 3), np.float32), training=True)
-    assert np.isnan(layer.get_weights()[2]).all()  # Keras 3.15.1
 
 
 def test_one_value_per_channel_warns_and_brings_no_variance():
@@ -377,28 +350,6 @@ def small_model(norm):
     return keras.Model(inputs, keras.layers.Dense(2)(x))
 
 
-@pytest.mark.parametrize("jit", [False, True])
-def test_a_model_trains_on_the_path_of_keras(jit):
-    data = (
-        friendly((96, 8, 8, 3), np.float32),
-        np.random.default_rng(0).normal(size=(96, 2)),
-    )
-    model = small_model(Keras)
-    model.layers[2].trainable = True
-    ours = from_keras(model)
-    assert sum(isinstance(x, BatchNormalization) for x in ours._flatten_layers()) == 2
-    assert_close(
-        [ours.predict(data[0], verbose=0)], [model.predict(data[0], verbose=0)]
-    )
-    for each in (model, ours):
-        each.compile(keras.optimizers.SGD(0.01), "mse", jit_compile=jit)
-        each.fit(*data, batch_size=32, epochs=3, shuffle=False, verbose=0)
-    assert_close(ours.get_weights(), model.get_weights(), 1e-3)
-    back = to_keras(ours)
-    assert not any(isinstance(x, BatchNormalization) for x in back._flatten_layers())
-    assert_close([back.predict(data[0], verbose=0)], [ours.predict(data[0], verbose=0)])
-
-
 def test_a_swap_keeps_what_is_frozen():
     model = small_model(Keras)
     model.layers[2].trainable = False
@@ -438,76 +389,6 @@ def test_a_model_is_saved_and_loaded(tmp_path):
     assert_close(again.get_weights(), model.get_weights(), 1e-6)
 
 
-def test_a_frozen_layer_uses_its_moving_statistics():
-    layer = BatchNormalization()
-    layer(friendly((7, 3), np.float32), training=True)
-    before, layer.trainable = layer.get_weights(), False
-    x = friendly((7, 3), np.float32, 1)
-    assert_close([layer(x, training=True)], [layer(x, training=False)], 1e-7)
-    for mine, was in zip(layer.get_weights(), before, strict=True):
-        np.testing.assert_array_equal(mine, was)
-
-
-# Replicas, in a process of their own: devices are cut before TensorFlow starts
-
-REPLICAS = """
-import json
-import numpy as np, tensorflow as tf
-cpus = tf.config.list_physical_devices("CPU")
-halves = [tf.config.LogicalDeviceConfiguration()] * 2
-tf.config.set_logical_device_configuration(cpus[0], halves)
-import keras
-from bnlib.keras import BatchNormalization
-
-parts = [np.array(p, "f4").reshape(-1, 1) for p in ([1e6 + 1, 1e6 + 3, 7], [1e6 + 100, 1e6 + 300])]
-masks = [np.array([True, True, False]), np.array([True, True])]
-strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
-
-def statistics(layer_of, masked):
-    with strategy.scope():
-        layer = layer_of()
-        layer.build((None, 1))
-    def pick(values):
-        return strategy.experimental_distribute_values_from_function(
-            lambda c: tf.constant(values[c.replica_id_in_sync_group]))
-    @tf.function
-    def step(x, mask):
-        return strategy.run(lambda x, m: layer(x, training=True, mask=m), (x, mask))
-    x, mask = (parts, masks) if masked else ([p[:2] for p in parts], [m[:2] for m in masks])
-    step(pick(x), pick(mask))
-    copies = [v.numpy() for v in strategy.experimental_local_results(layer.moving_mean.value)]
-    return [np.ravel(copies).tolist(), float(layer.moving_variance.numpy()[0])]
-
-ours = lambda s: lambda: BatchNormalization(momentum=0.0, synchronized=s)
-theirs = lambda: keras.layers.BatchNormalization(momentum=0.0, synchronized=True)
-print(json.dumps({
-    "alone": statistics(ours(False), False),
-    "together": statistics(ours(True), False),
-    "masked": statistics(ours(True), True),
-    "keras, masked": statistics(theirs, True),
-}))
-"""
-
-
-def test_replicas_are_one_batch_or_are_averaged():
-    done = subprocess.run(
-        [sys.executable, "-c", REPLICAS],
-        capture_output=True,
-        text=True,
-        timeout=240,
-        env=os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": ""},
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    found = json.loads(done.stdout.splitlines()[-1])
-    whole = np.array([1, 3, 100, 300])
-    for name in ("alone", "together", "masked"):
-        np.testing.assert_allclose(found[name][0], 1e6 + 101, rtol=1e-7)
-    np.testing.assert_allclose(found["alone"][1], (1 + 10_000) / 2, rtol=1e-5)
-    for name in ("together", "masked"):
-        np.testing.assert_allclose(found[name][1], whole.var(), rtol=1e-5)
-    assert found["keras, masked"][0][0] == 1e6 + 2  # Keras 3.15.1: not synchronised
-
-
 @pytest.fixture
 def float64():
     """Float32 gradients of ResNet50 are off by a hundredth, with Keras's layer as with ours."""
@@ -533,7 +414,59 @@ def test_resnet50_trains_on_the_path_of_keras(float64):
     # each step multiplies a difference by some thousands: the fifth shows the last digit's
     np.testing.assert_allclose(*losses, rtol=1e-6)
     assert losses[0][-1] < 0.9 * losses[0][0]
-    back = to_keras(ours)
-    assert_close([back(x)], [ours(x)], 1e-12)
+    expected, back = ours(x), to_keras(ours)
+    assert_close([back(x)], [expected], 1e-12)
     model.set_weights(ours.get_weights())
-    assert_close([model(x)], [ours(x)], 1e-12)
+    assert_close([model(x)], [expected], 1e-12)
+
+
+# Replicas that are threads; those of TensorFlow are in test_keras_faults.py
+
+
+@pytest.fixture
+def together(monkeypatch):
+    """Return a function that runs several functions at once, as replicas of one strategy."""
+
+    def run(*functions):
+        barrier, shared = threading.Barrier(len(functions), timeout=60), {}
+
+        def all_sum(value):
+            shared[threading.get_ident()] = value
+            barrier.wait()
+            total = tf.add_n(list(shared.values()))
+            barrier.wait()
+            return total
+
+        monkeypatch.setattr(statistics, "replicas", lambda: len(functions))
+        for module in (statistics, _population):
+            monkeypatch.setattr(module, "all_sum", all_sum)
+        with ThreadPoolExecutor(len(functions)) as pool:
+            return [job.result() for job in [pool.submit(f) for f in functions]]
+
+    return run
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_synchronized_replicas_are_one_batch(together, weighted):
+    sizes, rng = (5, 3, 9), np.random.default_rng(4)
+    parts = [100 * k + friendly((n, 3), np.float32, k) for k, n in enumerate(sizes)]
+    grads = [rng.standard_normal((n, 3), np.float32) for n in sizes]
+    masks = [rng.uniform(0, 0.1, n).astype("f4") for n in sizes]
+    settings = {"momentum": 0.0, "bessel": not weighted}
+
+    def replica(layer, x, grad_y, mask):
+        layer.build(x.shape)
+        layer.gamma.assign([2.0, -1.0, 3.0])
+        results = step(layer, tf.constant(x), grad_y, mask=mask if weighted else None)
+        return *results, layer.get_weights()[2:]
+
+    layers = [BatchNormalization(synchronized=True, **settings) for _ in parts]
+    given = zip(layers, parts, grads, masks, strict=True)
+    found = together(*(partial(replica, *each) for each in given))
+    whole = [np.concatenate(v) for v in (parts, grads, masks)]
+    expected = replica(BatchNormalization(**settings), *whole)
+    y, grad_x, *grad_parameters, states = zip(*found, strict=True)
+    assert_close([np.concatenate(y), np.concatenate(grad_x)], expected[:2])
+    assert_close([sum(map(wide, g)) for g in grad_parameters], expected[2:4])
+    for state in states:
+        assert_close(state, expected[4])

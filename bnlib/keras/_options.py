@@ -4,7 +4,12 @@ from numbers import Integral
 
 import keras
 
-from bnlib._checks import as_epsilon, as_momentum
+from bnlib._checks import as_momentum
+
+
+def as_average(momentum):
+    """Return `momentum` as a float, or None, the plain average."""
+    return None if momentum is None else as_momentum(momentum)
 
 
 def as_axis(axis):
@@ -40,31 +45,27 @@ def as_renorm_clipping(clipping):
             f"Received invalid keys for renorm_clipping: {unknown}. "
             'Use rmin, rmax and dmax, as in {"rmax": 3.0, "dmax": 5.0}.'
         )
-    rmin, rmax, dmax = (_limit(clipping, name) for name in ("rmin", "rmax", "dmax"))
-    for name, value in (("rmin", rmin), ("rmax", rmax), ("dmax", dmax)):
-        if value is not None and value < 0:
+    limits = {name: _limit(limit) for name, limit in clipping.items()}
+    for name, value in limits.items():
+        if value is not None and not callable(value) and not value >= 0:
             raise ValueError(
                 f"{name} should be non-negative in renorm_clipping; got {value}."
             )
-    if None not in (rmin, rmax) and rmax < rmin:
+    rmin, rmax = (limits.get(name) for name in ("rmin", "rmax"))
+    if isinstance(rmin, float) and isinstance(rmax, float) and rmax < rmin:
         raise ValueError(
             "rmax should be greater than rmin, or equal, in renorm_clipping; "
             f"got rmax={rmax}, rmin={rmin}."
         )
-    return clipping
+    return limits
 
 
-def _limit(clipping, name):
-    value = clipping.get(name)
-    return None if value is None or callable(value) else float(value)
+def _limit(value):
+    return value if value is None or callable(value) else float(value)
 
 
 def check(layer):
     """Refuse settings that contradict each other, or that are out of range."""
-    as_epsilon(layer.epsilon)
-    if layer.momentum is not None:
-        as_momentum(layer.momentum)
-    as_momentum(layer.renorm_momentum)
     if layer.momentum is None and layer.zero_debias:
         raise ValueError(
             "zero_debias needs a momentum; got momentum=None, the plain average of all batches, "

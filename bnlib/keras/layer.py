@@ -1,18 +1,19 @@
 """A batch norm layer for Keras 3: Keras's own arguments and weights, and what that one lacks.
 
-The layer is a thin shell. The mathematics is one call into `bnlib.tf_ops`, the memory is a
-`MovingStatistics`.
+A thin shell: the mathematics is one call into `bnlib.tf_ops`, the memory a `MovingStatistics`.
 """
 
 import warnings
 
 import keras
 import tensorflow as tf
+from keras.ops import convert_to_tensor
 
+from bnlib._checks import as_epsilon, as_momentum
 from bnlib.keras import _options, _variables
-from bnlib.keras._population import MovingStatistics, renorm_of
+from bnlib.keras._population import MovingStatistics, renorm_of, values_of
 from bnlib.tf_ops import batch_norm_inference, scale_and_shift
-from bnlib.tf_ops._checks import dims, layout_of, parameters
+from bnlib.tf_ops._checks import as_floating, dims, layout_of, parameters
 from bnlib.tf_ops._weights import shares_of_mask
 from bnlib.tf_ops.training import train
 
@@ -44,8 +45,9 @@ class BatchNormalization(keras.layers.BatchNormalization):
         **kwargs: all other arguments of Keras's layer.
 
     In a call, `training` says whether to use the statistics of the batch; a frozen layer
-    (`trainable=False`) never does. `mask` has the shape of the inputs without `axis`: booleans
-    choose, numbers weigh.
+    (`trainable=False`) never does, not even in `fit`, which overrides the `training=False` of a
+    Functional model. `mask` has the shape of the inputs without `axis`: booleans choose, numbers
+    weigh; Keras rounds these to the compute dtype.
 
     Without `synchronized`, replicas normalise by their own batches, and their moving statistics are
     averaged. A batch without values leaves these alone. One value per channel gives y = beta, a
@@ -74,8 +76,9 @@ class BatchNormalization(keras.layers.BatchNormalization):
         **kwargs,
     ):
         super().__init__(*[-1, 0.99, 1e-3, *args], renorm=renorm, **kwargs)
-        self.axis, self.momentum = _options.as_axis(axis), momentum
-        self.epsilon, self.renorm_momentum = epsilon, renorm_momentum
+        self.axis, self.momentum = _options.as_axis(axis), _options.as_average(momentum)
+        self.epsilon = as_epsilon(epsilon)
+        self.renorm_momentum = as_momentum(renorm_momentum)
         self.renorm_clipping = _options.as_renorm_clipping(renorm_clipping)
         self.fused, self.virtual_batch_size = fused, virtual_batch_size
         self.adjustment, self.zero_debias, self.bessel = adjustment, zero_debias, bessel
@@ -97,8 +100,7 @@ class BatchNormalization(keras.layers.BatchNormalization):
             first = getattr(self, f"{name}_initializer")
             setattr(self, name, _variables.statistic(self, name, shape, first))
         self._renorm = renorm_of(self, shape) if self.renorm else None
-        counts = _options.counts(self)
-        self.updates = _variables.counter(self) if counts else None
+        self.updates = _variables.counter(self) if _options.counts(self) else None
         self._population = MovingStatistics(self)
         self.input_spec = keras.layers.InputSpec(
             ndim=len(input_shape), axes=dict(zip(kept, shape, strict=True))
@@ -106,7 +108,7 @@ class BatchNormalization(keras.layers.BatchNormalization):
 
     def call(self, inputs, training=None, mask=None):
         """Normalise by the batch in training, by the moving statistics otherwise."""
-        x = inputs if inputs.dtype.is_floating else tf.cast(inputs, tf.float32)
+        x = as_floating("inputs", inputs)
         if training and self.trainable:
             y = self._train(x, mask)
         else:
@@ -120,15 +122,17 @@ class BatchNormalization(keras.layers.BatchNormalization):
 
     def _train(self, x, mask):
         """Normalise by the batch, and remember its statistics."""
+        direct = not (self.renorm or self.adjustment or self.virtual_batch_size)
+        if not direct:  # then x_hat meets several numbers, none of which may be 16 bits
+            x = tf.cast(x, keras.backend.result_type(x.dtype, "float32"))
         if self.virtual_batch_size is not None:
             return self._train_groups(x, mask)
-        direct = not self.renorm and self.adjustment is None
         given = (self.gamma, self.beta) if direct else (None, None)
-        y, mean, variance, count = self._normalize(x, *given, mask)
-        batch = tf.stop_gradient(mean), tf.stop_gradient(variance), count
+        y, mean, variance, *counts = self._normalize(x, *given, mask)
+        batch = tf.stop_gradient(mean), tf.stop_gradient(variance)
         if not direct:
             y = self._corrected(y, *batch)
-        self._remember(*batch)
+        self._remember(*batch, *counts)
         return y
 
     def _normalize(self, x, gamma, beta, mask, axis=None):
@@ -140,7 +144,7 @@ class BatchNormalization(keras.layers.BatchNormalization):
                 "Use larger batches in training.",
                 stacklevel=2,
             )
-        return train(
+        *results, count = train(
             x,
             *parameters(x, where, gamma, beta),
             where,
@@ -151,6 +155,7 @@ class BatchNormalization(keras.layers.BatchNormalization):
             synchronized=self.synchronized,
             through_statistics=False,
         )
+        return *results, count, values_of(share, count, where, self.synchronized)
 
     def _train_groups(self, x, mask):
         """Ghost batch norm: the groups stand along a second axis, which is kept too."""
@@ -162,30 +167,28 @@ class BatchNormalization(keras.layers.BatchNormalization):
         kept = self._settings(x)["axis"]
         groups = tf.reshape(x, [self.virtual_batch_size, -1, *dims(x)[1:]])
         axis = (1, *(a + 1 for a in kept))
-        y, mean, variance, count = self._normalize(groups, None, None, None, axis)
-        mean, variance = (
-            tf.stop_gradient(tf.reduce_mean(v, 0)) for v in (mean, variance)
-        )
-        batch = mean, variance, count
+        y, mean, variance, *counts = self._normalize(groups, None, None, None, axis)
+        batch = [tf.stop_gradient(tf.reduce_mean(v, 0)) for v in (mean, variance)]
         y = self._corrected(tf.reshape(y, tf.shape(x)), *batch)
-        self._remember(*batch)
+        self._remember(*batch, *counts)
         return y
 
-    def _corrected(self, x_hat, mean, variance, count):
+    def _corrected(self, x_hat, mean, variance):
         """Apply adjustment and renorm to x_hat, then gamma and beta."""
         if self.adjustment is not None:
-            scale, bias = self.adjustment(tf.shape(x_hat))
-            x_hat = x_hat * tf.cast(scale, x_hat.dtype) + tf.cast(bias, x_hat.dtype)
+            both = self.adjustment(tf.shape(x_hat))
+            scale, bias = (convert_to_tensor(v, x_hat.dtype) for v in both)
+            x_hat = x_hat * scale + bias
         axis = self._settings(x_hat)["axis"]
         if self.renorm:
             r, d = self._renorm.correction(mean, variance, self.updates)
             x_hat = scale_and_shift(x_hat, r, d, axis=axis)
         return scale_and_shift(x_hat, self.gamma, self.beta, axis=axis)
 
-    def _remember(self, mean, variance, count):
-        self._population.update(mean, variance, count)
+    def _remember(self, mean, variance, count, values):
+        self._population.update(mean, variance, count, values)
         if self.renorm:
-            self._renorm.update(mean, variance, count)
+            self._renorm.update(mean, variance, values)
 
     def get_config(self):
         """Return what makes the same layer again."""
