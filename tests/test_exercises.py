@@ -13,6 +13,7 @@ from bnlib.exercises import moments as on_moments
 from bnlib.exercises import network as on_network
 from bnlib.exercises import parameters as on_parameters
 from bnlib.exercises import population as on_population
+from bnlib.exercises import replicas as on_replicas
 from bnlib.exercises import tf_ops as on_tf_ops
 from bnlib.exercises import transform as on_transform
 
@@ -357,6 +358,25 @@ ANSWERS = [
     ),
     (on_tf_ops.channels_first, lambda x, g, b: x, "Which axes"),
     # keras
+    (on_replicas.pool, lambda m, v, n: _pool(m, v, n), "Correct. The spread within"),
+    (on_replicas.pool, lambda m, v, n: (m.mean(0), v.mean(0)), "count alike"),
+    (on_replicas.pool, lambda m, v, n: (m.max(0), v.mean(0)), "weigh by the counts"),
+    (
+        on_replicas.pool,
+        lambda m, v, n: [np.average(a, axis=0, weights=n) for a in (m, v)],
+        "your variance does not know",
+    ),
+    (on_replicas.pool, lambda m, v, n: (_pool(m, v, n)[0], v[0]), "The mean is right"),
+    (on_replicas.shares, lambda losses, n: losses.sum() / n, "Correct. The sum"),
+    (on_replicas.shares, lambda losses, n: losses / n, "Return one number"),
+    (on_replicas.shares, lambda losses, n: losses.mean(), "too large"),
+    (on_replicas.shares, lambda losses, n: losses.mean() / 3, "counts three times"),
+    (on_replicas.shares, lambda losses, n: losses.sum(), "add up to 30"),
+    (on_replicas.exchange, lambda c, n: 1 + 2 * c, "Correct. A count"),
+    (on_replicas.exchange, lambda c, n: c * n, "does not depend"),
+    (on_replicas.exchange, lambda c, n: c, "and what else"),
+    (on_replicas.exchange, lambda c, n: 2 * c, "how many examples stand"),
+    (on_replicas.exchange, lambda c, n: 3 * c, "three things"),
     (on_keras.freeze, lambda m: _freeze(m), "Correct. Both"),
     (on_keras.freeze, lambda m: None, "still trainable"),
     (on_keras.freeze, lambda m: _freeze(m, deep=False), "Look into it"),
@@ -395,6 +415,11 @@ def _pooled(mean_a, variance_a, n_a, mean_b, variance_b, n_b):
     )[:2]
 
 
+def _pool(means, variances, counts):
+    mean = np.average(means, axis=0, weights=counts)
+    return mean, np.average(variances + (means - mean) ** 2, axis=0, weights=counts)
+
+
 def _divided(sum_mean, sum_variance, factor):
     share = 0 if factor == 0 else 1 / factor
     return sum_mean * share, sum_variance * share
@@ -430,6 +455,7 @@ def test_every_checker_has_a_right_and_a_wrong_answer_here():
         on_network,
         on_parameters,
         on_population,
+        on_replicas,
         on_tf_ops,
         on_transform,
     ):
