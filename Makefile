@@ -4,6 +4,7 @@
 #   make serve      build it, then serve it on http://localhost:8000
 #   make test       everything: lint, library, notebooks, built site
 #   make notebooks  execute the chapters whose text or library changed, in place
+#   make explorables  bundle the widgets of explorables/ (the one verb that needs Node and npm)
 #   make bench      time bnlib beside its peers; prints ratios
 #   make lint       ruff, format and rules
 #   make format     let ruff rewrite
@@ -27,7 +28,7 @@ export TF_ENABLE_ONEDNN_OPTS = 0
 export OPENBLAS_NUM_THREADS = 1
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: bench chromium book serve test test-lib test-notebooks test-site notebooks lint format lock clean distclean
+.PHONY: bench chromium book explorables serve test test-lib test-notebooks test-site notebooks lint format lock clean distclean
 
 book: _build/html/index.html
 	@echo "The book is ready. Open file://$(CURDIR)/_build/html/index.html"
@@ -49,11 +50,17 @@ test-site: _build/html/index.html chromium
 notebooks: $(READY) $(TORCH)
 	$(BIN)/python tools/notebooks.py
 
+# The result is committed, so that everything else does without Node.
+explorables:
+	@command -v npm >/dev/null || { echo "make explorables needs Node 20 or newer, with npm"; exit 1; }
+	cd explorables && npm ci --no-audit --no-fund && npm run --silent build
+
 # A peer is timed at its best.
 bench: export TF_ENABLE_ONEDNN_OPTS = 1
 bench: $(READY) $(TORCH)
 	$(BIN)/python benchmarks/core.py
 	$(BIN)/python benchmarks/layer.py
+	$(BIN)/python benchmarks/models.py
 
 lint: $(READY)
 	$(BIN)/ruff check .
