@@ -2,10 +2,13 @@
 #
 #   make book       build the website into _build/html
 #   make serve      build it, then serve it on http://localhost:8000
+#   make pdf        print the website as one book, _build/bnlib-book.pdf
 #   make test       everything: lint, library, notebooks, built site
 #   make notebooks  execute the chapters whose text or library changed, in place
 #   make explorables  bundle the widgets of explorables/ (the one verb that needs Node and npm)
 #   make bench      time bnlib beside its peers; prints ratios
+#   make links      ask whether the links that lead out of the book still work
+#   make lighthouse  let Lighthouse judge each chapter of the built site (needs Node and npx)
 #   make lint       ruff, format and rules
 #   make format     let ruff rewrite
 #   make lock       resolve the versions in pyproject.toml into requirements.lock
@@ -20,7 +23,7 @@ TORCH  := $(VENV)/.torch
 
 NOTEBOOKS := $(shell find book -name '*.ipynb' -not -path '*/.*')
 LIBRARY   := $(shell find bnlib -name '*.py')
-SITE_FROM := _config.yml $(shell find book vendor -type f -not -name '*.pyc' -not -path '*/.*') $(LIBRARY)
+SITE_FROM := _config.yml CHANGELOG.md $(shell find book vendor -type f -not -name '*.pyc' -not -path '*/.*') $(LIBRARY)
 
 # TensorFlow logs to stderr unless told not to, and one BLAS thread is faster at these sizes.
 export TF_CPP_MIN_LOG_LEVEL = 3
@@ -28,10 +31,23 @@ export TF_ENABLE_ONEDNN_OPTS = 0
 export OPENBLAS_NUM_THREADS = 1
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: bench chromium book explorables serve test test-lib test-notebooks test-site notebooks lint format lock clean distclean
+.PHONY: bench chromium book explorables lighthouse links pdf serve test test-lib test-notebooks test-site notebooks lint format lock clean distclean
 
 book: _build/html/index.html
 	@echo "The book is ready. Open file://$(CURDIR)/_build/html/index.html"
+
+pdf: _build/bnlib-book.pdf
+
+_build/bnlib-book.pdf: _build/html/index.html tools/book_pdf.py | chromium
+	$(BIN)/python -m tools.book_pdf
+
+# Apart from `make test`: it takes long, and performance follows the load of the machine.
+lighthouse: _build/html/index.html chromium
+	@command -v npx >/dev/null || { echo "make lighthouse needs Node 20 or newer, with npx"; exit 1; }
+	$(BIN)/python -m tools.lighthouse $(if $(RUNS),--runs $(RUNS))
+
+links: $(READY)
+	$(BIN)/python -m tools.links
 
 serve: book
 	@echo "http://localhost:$(PORT)  (Ctrl-C stops)"
@@ -70,11 +86,11 @@ format: $(READY)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-# The tests look at what they draw, so they need a browser.
+# The tests look at what they draw, and the PDF is printed, so they need a browser.
 chromium:
 	@for name in "$$CHROMIUM" chromium chromium-browser google-chrome; do \
 		command -v "$$name" >/dev/null && exit 0; done; \
-		echo "make test needs Chromium: apt-get install chromium, or set CHROMIUM to its path"; exit 1
+		echo "this needs Chromium: apt-get install chromium, or set CHROMIUM to its path"; exit 1
 
 # PyTorch is a peer for the tests. pip, not uv: it takes a CPU build where one is offered.
 $(TORCH): requirements-torch.lock $(READY)
