@@ -77,7 +77,7 @@ def per_replica(strategy, parts):
 
 
 def train_step(strategy, model, optimizer, loss):
-    """Make a training step for all replicas, with the gradient of the whole batch's mean loss.
+    """Make a training step for all replicas, by the mean loss of the whole batch.
 
         loss = sum over all replicas of (sum over its examples) / (examples on all replicas)
 

@@ -106,10 +106,11 @@ def merge_moments(parts):
 
 @as_it_is
 def sync_moments(local):
-    """Pool the moments of all replicas: inside `strategy.run`, each gets those of the whole batch.
+    """Pool the moments of all replicas: each gets those of the whole batch.
 
-    What travels is the count, the mean times the count, and then the centred squares; never
-    `E[x^2] - E[x]^2`, which loses the variance. A replica without values may give count 0.
+    Call it inside `strategy.run`. What travels is the count, the mean times the count, and then
+    the centred squares; never `E[x^2] - E[x]^2`, which loses the variance. A replica without
+    values may give count 0.
 
     Args:
         local: this replica's `Moments`.
@@ -128,9 +129,8 @@ def sync_moments(local):
 
 def pool(means, variances, counts, total):
     """Merge by Chan's rule; `total` adds up over the parts, wherever they are."""
-    missing = (
-        means.shape.rank - counts.shape.rank
-    )  # 0 where channels have their own counts
+    # 0 where channels have their own counts
+    missing = means.shape.rank - counts.shape.rank
     counts = tf.reshape(counts, [*counts.shape, *[1] * missing])
     means, variances = (
         tf.where(counts > 0, values, tf.zeros_like(values))
