@@ -6,7 +6,9 @@ strings: none for a page that is fit to be published.
 
 import contextlib
 import functools
+import gzip
 import http.server
+import itertools
 import os
 import re
 import shutil
@@ -15,10 +17,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import unquote, urldefrag, urlsplit
 
+from axe_playwright_python.base import AXE_SCRIPT
 from playwright.sync_api import sync_playwright
 
 LOCAL = ("file:", "data:", "blob:", "http://127.0.0.1:")
 PHONE, DESK = {"width": 390, "height": 844}, {"width": 1280, "height": 900}
+THEMES = ("light", "dark")
+TRANSFER, SCRIPTS, SHIFT = 600_000, 180_000, 0.1  # bytes compressed, bytes, CLS
 
 # What a page says about itself once its scripts have run.
 FACTS = r"""() => {
@@ -32,6 +37,8 @@ FACTS = r"""() => {
     links: all("a[href]").map(a => a.href),
     ids: all("[id]").map(node => node.id),
     images: all("img").map(img => ({alt: img.alt, src: img.src})),
+    headings: all("h1, h2, h3, h4, h5, h6").filter(node => node.checkVisibility())
+      .map(node => [+node.tagName[1], node.textContent]),
     math: all(".math").length,
     bare: all(".math").filter(node => !node.querySelector(".katex")).length,
     errors: all(".katex-error").map(node => node.textContent),
@@ -45,6 +52,37 @@ FACTS = r"""() => {
   };
 }"""
 
+# How far things moved under the reader's eyes since the page began to load.
+MOVED = """() => new Promise(done => {
+  let moved = 0;
+  new PerformanceObserver(list => list.getEntries().forEach(entry => moved += entry.value))
+    .observe({type: "layout-shift", buffered: true});
+  requestAnimationFrame(() => setTimeout(() => done(moved), 50));
+})"""
+
+# WCAG 2, A and AA, and axe's best practices. One rule must be asked for by name. Contrast takes axe
+# longest, so of all the texts whose elements are of the same kinds and classes it measures one.
+AXE_STARTS = """() => {
+  const look = node => !node ? "" : look(node.parentElement) + "/" + node.tagName + "." +
+    node.className + (node.matches("tr:nth-child(even)") ? "even" : "");
+  const speaks = node => node.checkVisibility() &&
+    [...node.childNodes].some(child => child.nodeType === 3 && child.data.trim());
+  const texts = new Map([...document.body.querySelectorAll("*")].filter(speaks)
+    .reverse().map(node => [look(node.closest(".katex") || node), node]));
+  const axeRuns = (where, settings) =>
+    axe.run(where, {...settings, preload: false, resultTypes: ["violations"]})
+      .then(({violations}) => violations.flatMap(({id, nodes}) =>
+        nodes.map(node => `${id}: ${node.target.join(" ")}`)));
+  const soon = new Promise(resolve => setTimeout(resolve)); // so that the other tab may start
+  window.barriers = soon.then(async () => [
+    ...await axeRuns([...texts.values()], {runOnly: {type: "rule", values: ["color-contrast"]}}),
+    ...await axeRuns(document, {
+      runOnly: ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"],
+      rules: {"label-content-name-mismatch": {enabled: true}, "color-contrast": {enabled: false}},
+    }),
+  ]);
+}"""
+
 
 @dataclass
 class Page:
@@ -55,6 +93,8 @@ class Page:
     failed: list = field(default_factory=list)
     messages: list = field(default_factory=list)
     overflow: int = 0
+    shift: float = 0
+    barriers: list = field(default_factory=list)
     facts: dict = field(default_factory=dict)
 
 
@@ -111,9 +151,25 @@ def pages_of(site):
     return [path for path in paths if not path.startswith("_static/")]
 
 
-def look(browser, url):
-    """Open a page, at the width of a desk and of a phone, and note what happens."""
+def look(browser, url, themes=()):
+    """Open a page, at the width of a phone and of a desk, and note what happens.
+
+    In each of the themes, axe looks for what shuts readers out. Each has a tab, thus a process.
+    """
     seen = Page(url)
+    tabs = {theme: _open(browser, seen, theme) for theme in themes or THEMES[:1]}
+    page = next(iter(tabs.values()))
+    seen.facts = page.evaluate(FACTS)
+    seen.shift = page.evaluate(MOVED)
+    seen.overflow = page.evaluate("document.documentElement.scrollWidth - innerWidth")
+    if themes:
+        seen.barriers = _find_barriers(tabs)
+    for page in tabs.values():
+        page.close()
+    return seen
+
+
+def _open(browser, seen, theme):
     page = browser.new_page()
     page.on("request", lambda request: seen.requests.append(request.url))
     page.on("requestfailed", lambda request: seen.failed.append(request.url))
@@ -124,13 +180,25 @@ def look(browser, url):
     page.on(
         "console", lambda m: _note(seen, m) if m.type in ("error", "warning") else None
     )
-    page.goto(url)
-    page.evaluate("document.fonts.ready")
-    seen.facts = page.evaluate(FACTS)
     page.set_viewport_size(PHONE)
-    seen.overflow = page.evaluate("document.documentElement.scrollWidth - innerWidth")
-    page.close()
-    return seen
+    page.emulate_media(color_scheme=theme, reduced_motion="reduce")
+    page.goto(seen.url)
+    page.evaluate("document.fonts.ready.then(() => 0)")
+    return page
+
+
+def _find_barriers(tabs):
+    found = []
+    for page in tabs.values():
+        page.evaluate(f"{AXE_SCRIPT}; 0")
+    for size in (PHONE, DESK):
+        for page in tabs.values():
+            page.set_viewport_size(size)
+            page.evaluate(AXE_STARTS)
+        for theme, page in tabs.items():
+            place = f"in the {theme} at {size['width']} px"
+            found += [f"{fault}, {place}" for fault in page.evaluate("barriers")]
+    return found
 
 
 def _note(seen, message):
@@ -183,6 +251,27 @@ def phone_overflow(page):
     return [f"{too_wide} px wider than a phone's screen"] if too_wide > 0 else []
 
 
+def shifting_layout(page):
+    too_far = page.shift >= SHIFT
+    return [f"the layout shifts by {page.shift:.3f} while it loads"] if too_far else []
+
+
+def disordered_headings(page):
+    """List what is wrong with the headings as a table of contents."""
+    headings = page.facts["headings"]
+    titles = [text for level, text in headings if level == 1]
+    faults = [] if len(titles) == 1 else [f"{len(titles)} headings h1: {titles}"]
+    for (above, _), (level, text) in itertools.pairwise(headings):
+        if level > above + 1:
+            faults.append(f"h{level} follows h{above}: {text!r}")
+    return faults
+
+
+def barriers(page):
+    """List what axe found, if it was asked to look."""
+    return [f"shuts readers out: {fault}" for fault in page.barriers]
+
+
 PAGE_RULES = (
     outside_requests,
     failed_resources,
@@ -190,12 +279,50 @@ PAGE_RULES = (
     raw_mathematics,
     poor_alternatives,
     phone_overflow,
+    shifting_layout,
+    disordered_headings,
+    barriers,
 )
 
 
 def page_faults(page):
     """List everything that is wrong with one page."""
-    return [f"{page.url}: {fault}" for rule in PAGE_RULES for fault in rule(page)]
+    found = dict.fromkeys(fault for rule in PAGE_RULES for fault in rule(page))
+    return [f"{page.url}: {fault}" for fault in found]
+
+
+# Faults of what a page is made of: its files
+
+
+def weigh(page, folder):
+    """Return the bytes that a page asks of its site, compressed, and those of its scripts, not.
+
+    The index of the search is no script but data; only the page of results loads it.
+    """
+    urls = {urldefrag(url)[0].split("?")[0] for url in page.requests}
+    paths = [folder / unquote(urlsplit(url).path).lstrip("/") for url in urls]
+    files = [path for path in paths if path.is_file()]
+    scripts = [f for f in files if f.suffix == ".js" and f.name != "searchindex.js"]
+    return sum(_transfer(file, file.stat().st_mtime_ns) for file in files), sum(
+        file.stat().st_size for file in scripts
+    )
+
+
+@functools.cache
+def _transfer(file, _changed):
+    data = file.read_bytes()
+    return len(data if file.suffix in (".png", ".woff2") else gzip.compress(data))
+
+
+def heavy(page, folder):
+    """List the limits that a page exceeds."""
+    transfer, scripts = weigh(page, folder)
+    faults = []
+    if transfer > TRANSFER:
+        faults.append(f"{transfer} bytes to transfer, {TRANSFER} are allowed")
+    if scripts > SCRIPTS:
+        faults.append(f"{scripts} bytes of scripts, {SCRIPTS} are allowed")
+    return [f"{page.url}: {fault}" for fault in faults]
 
 
 # Faults between pages, and between a page and its notebook

@@ -5,6 +5,7 @@
 
 import io
 import os
+import random
 import re
 import shutil
 import subprocess
@@ -15,8 +16,10 @@ import nbformat
 import numpy as np
 import pytest
 from browsing import (
-    LOCAL,
+    THEMES,
+    TRANSFER,
     broken_links,
+    heavy,
     look,
     open_browser,
     output_faults,
@@ -33,7 +36,7 @@ from sphinxcontrib.katex import katex_version
 from tools import picture
 
 ROOT = Path(__file__).resolve().parents[1]
-SITE = ROOT / "_build/html"
+SITE = Path(os.environ.get("BOOK_SITE", ROOT / "_build/html"))
 CHAPTER = "part1/02_moments.html"
 NOTEBOOKS = sorted((ROOT / "book").glob("part*/*.ipynb"))
 
@@ -54,7 +57,7 @@ def base():
 @pytest.fixture(scope="module")
 def pages(browser, base):
     """Open every page of the site once: {path: what happened}."""
-    return {path: look(browser, base + path) for path in pages_of(SITE)}
+    return {path: look(browser, base + path, THEMES) for path in pages_of(SITE)}
 
 
 # Every page
@@ -87,23 +90,9 @@ def test_pages_open_from_disk(browser, page):
 
 
 def test_pages_are_light(pages):
-    def size(suffix):
-        files = {
-            url.split("?")[0]
-            for url in pages[CHAPTER].requests
-            if url.startswith(LOCAL)
-        }
-        paths = [
-            SITE / url.split("/", 3)[3] for url in files if suffix in Path(url).suffix
-        ]
-        return sum(path.stat().st_size for path in paths)
-
-    assert 0 < size(".js") <= 180_000
-    assert size("") <= 1_600_000
-    assert (
-        sum(path.stat().st_size for path in SITE.rglob("*") if path.is_file())
-        < 10_000_000
-    )
+    assert [fault for page in pages.values() for fault in heavy(page, SITE)] == []
+    files = [path.stat().st_size for path in SITE.rglob("*") if path.is_file()]
+    assert sum(files) < 10_000_000
 
 
 # What was stored is what is shown
@@ -184,6 +173,58 @@ def test_the_theme_button_turns_page_and_figures(browser, base):
         page.close()
 
 
+# What has the focus: which of these kinds it is, and whether a reader sees that it has it
+KINDS = [
+    *("#pst-skip-link", ".search-button__button", ".theme-switch-button"),
+    *("nav[aria-label=Main]", ".copybtn", ".toggle-button", "bn-gradient"),
+]
+FOCUSED = """kinds => {
+  const node = document.activeElement, {width, height} = node.getBoundingClientRect();
+  const {outlineStyle, outlineWidth, boxShadow, opacity} = getComputedStyle(node);
+  const ring = outlineStyle !== "none" && parseFloat(outlineWidth) > 0 || boxShadow !== "none";
+  return {
+    html: node.outerHTML.split(">")[0],
+    kinds: kinds.filter(kind => node.closest(kind)),
+    seen: ring && +opacity > 0 && width > 0 && height > 0,
+  };
+}"""
+
+
+def walk(browser, url):
+    """Press Tab from the top of a page to its end; return what had the focus."""
+    page, stops = browser.new_page(), []
+    page.emulate_media(reduced_motion="reduce")
+    page.goto(url)
+    while not stops or not stops[-1]["html"].startswith("<body"):
+        assert len(stops) < 500, f"Tab is caught, at {stops[-1]['html']}"
+        page.keyboard.press("Tab")
+        stops.append(page.evaluate(FOCUSED, KINDS))
+    page.close()
+    return stops[:-1]
+
+
+def test_the_keyboard_reaches_everything(browser, base):
+    stops = walk(browser, base + "part1/04_gradient.html")
+    assert stops[0]["kinds"] == ["#pst-skip-link"]
+    assert {kind for stop in stops for kind in stop["kinds"]} == set(KINDS)
+    assert [stop["html"] for stop in stops if not stop["seen"]] == []
+
+
+def test_planted_traps_for_the_keyboard_are_found(browser, copy):
+    unseen = (
+        "<style>button.copybtn:focus-visible {opacity: 0 !important}</style></head>"
+    )
+    stops = walk(browser, spoil(copy, "</head>", unseen))
+    assert any(not stop["seen"] for stop in stops if ".copybtn" in stop["kinds"])
+    with pytest.raises(AssertionError, match="Tab is caught"):
+        walk(
+            browser,
+            spoil(
+                copy, "</article>", '<a href="#" onblur="this.focus()">x</a></article>'
+            ),
+        )
+
+
 # What the pages are made of
 
 
@@ -234,6 +275,22 @@ FAULTS = [
         "alt text of story.svg",
     ),
     ("</article>", '<p style="width: 900px">wide</p></article>', "wider than a phone"),
+    ("</article>", "<h1>Another</h1></article>", "2 headings h1"),
+    ("</article>", "<h2>A</h2><h4>B</h4></article>", "h4 follows h2: 'B'"),
+    (
+        "</body>",
+        "<script>setTimeout(() => document.body.prepend(Object.assign("
+        "document.createElement('hr'), {style: 'height: 400px'})), 20)</script></body>",
+        "the layout shifts",
+    ),
+]
+BARRIERS = [
+    ("<button>", "</button>", "button-name"),
+    ('<p style="color: #888">', "grey</p>", "color-contrast"),
+    ('<p style="color: #444">', "dark</p>", "in the dark"),
+    ("<ul>", "<ul><li>x</li></ul></ul>", "list"),
+    ("<table><tr><th>", "</th></tr><tr><td>1</td></tr></table>", "empty-table-header"),
+    ('<button aria-label="Toggle">', "Show</button>", "label-content-name-mismatch"),
 ]
 
 
@@ -262,6 +319,25 @@ def spoil(copy, old, new):
 def test_a_planted_fault_is_found(browser, copy, old, new, fault):
     faults = page_faults(look(browser, spoil(copy, old, new)))
     assert any(fault in found for found in faults), faults
+
+
+def test_planted_barriers_are_found(browser, copy):
+    planted = "".join(opening + closing for opening, closing, _ in BARRIERS)
+    page = look(browser, spoil(copy, "</article>", planted + "</article>"), THEMES)
+    for *_, fault in BARRIERS:
+        assert any(fault in found for found in page_faults(page)), fault
+
+
+def test_planted_weight_is_found(browser, copy):
+    site, _ = copy
+    noise = random.Random(1).randbytes(TRANSFER).hex()
+    (site / "part1/heavy.js").write_text(f"// {noise}")
+    url = spoil(copy, "</head>", '<script src="heavy.js"></script></head>')
+    faults = heavy(look(browser, url), site)
+    assert re.findall("bytes (?:to|of) [a-z]+", str(faults)) == [
+        "bytes to transfer",
+        "bytes of scripts",
+    ]
 
 
 @pytest.mark.parametrize("href", ["gone.html", "#gone", "03_transform.html#gone"])

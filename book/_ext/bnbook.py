@@ -5,6 +5,7 @@ Sphinx loads this module (see `_config.yml`) and calls `setup`.
 
 import html
 import re
+import shutil
 from pathlib import Path
 
 from docutils import nodes
@@ -37,6 +38,29 @@ def visit_citation(translator, node):
     translator.body[-1] = translator.body[-1].replace("doc-biblioentry", "listitem")
 
 
+def visit_entry(translator, node):
+    """Write a cell of a table; an empty one in the head is the header of nothing."""
+    type(translator).visit_entry(translator, node)
+    if translator.context[-1] == "</th>\n" and not node.astext().strip():
+        translator.body[-1] = translator.body[-1].replace("<th", "<td", 1)
+        translator.context[-1] = "</td>\n"
+
+
+def depart_entry(translator, node):
+    type(translator).depart_entry(translator, node)
+
+
+def mend(app, pagename, templatename, context, doctree):
+    """Correct what extensions write and screen readers stumble over."""
+    body = context.get("body", "")
+    # A label hides the words that it stands for.
+    body = body.replace('<summary aria-label="Toggle hidden content">', "<summary>")
+    if pagename == "_modules/index":  # a list inside a list belongs to an item of it
+        body = body.replace("</li>\n<ul>", "\n<ul>")
+        body = re.sub("</ul>(?=<)", "</ul></li>\n", body)
+    context["body"] = body
+
+
 def lighten(app, pagename, templatename, context, doctree):
     """Let scripts wait for the page, and name each style sheet once."""
     styles = {style.filename: style for style in context["css_files"]}
@@ -53,11 +77,14 @@ def prune(app, exception):
     for pattern in ("*.map", "*.ttf", "*macros.html", "fontawesome.js*"):
         for path in Path(app.outdir, "_static").rglob(pattern):
             path.unlink()
+    shutil.rmtree(Path(app.outdir, "_static/locales"), ignore_errors=True)
 
 
 def setup(app):
     app.add_node(nodes.image, override=True, html=(visit_image, None))
     app.add_node(nodes.citation, override=True, html=(visit_citation, None))
+    app.add_node(nodes.entry, override=True, html=(visit_entry, depart_entry))
+    app.connect("html-page-context", mend)
     app.connect("html-page-context", lighten)
     app.connect("build-finished", prune)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
