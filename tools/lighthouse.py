@@ -20,8 +20,7 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from io import BytesIO
 from pathlib import Path
 
-from rich.console import Console
-from rich.progress import track
+from rich.live import Live
 from rich.table import Table
 
 from tools.chromium import find_chromium
@@ -139,16 +138,15 @@ def main():
     if not (SITE / "index.html").is_file():
         sys.exit(f"expected a built site in {SITE}, found none: `make book` builds it")
     table = Table("page", "device", *CATEGORIES, "shift", "failed audits")
-    faults, console = 0, Console()
-    with serve(SITE) as base:
-        for page in track(asked.pages or pages(), console=console):
+    faults = 0
+    with serve(SITE) as base, Live(table):
+        for page in asked.pages or pages():
             for device in ("phone", "desktop"):
                 reports = [judge(base + page, device) for _ in range(asked.runs)]
                 scores, shift, failed = summarize(reports)
                 faults += any(scores[name] < 100 for name in FLAWLESS)
                 marks = [f"{scores[name]:.0f}" for name in CATEGORIES]
                 table.add_row(page, device, *marks, f"{shift:.3f}", ", ".join(failed))
-    console.print(table)
     if faults:
         sys.exit(
             f"{faults} times below 100 in {', '.join(FLAWLESS)}: see the failed audits"

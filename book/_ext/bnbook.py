@@ -74,7 +74,12 @@ def lighten(app, pagename, templatename, context, doctree):
 
 def prune(app, exception):
     """Delete half of the site: files of the theme that no page loads."""
-    for pattern in ("*.map", "*.ttf", "*macros.html", "fontawesome.js*"):
+    patterns = ["*.map", "*.ttf", "*macros.html", "fontawesome.js*"]
+    pages = Path(app.outdir).rglob("*.html")
+    # Signs of GitHub and others: a book with an address has buttons that show them.
+    if not any("fa-brands" in page.read_text(encoding="utf-8") for page in pages):
+        patterns.append("fa-brands*")
+    for pattern in patterns:
         for path in Path(app.outdir, "_static").rglob(pattern):
             path.unlink()
     shutil.rmtree(Path(app.outdir, "_static/locales"), ignore_errors=True)
