@@ -7,18 +7,16 @@ strings: none for a page that is fit to be published.
 import contextlib
 import functools
 import gzip
-import http.server
 import itertools
-import os
 import re
-import shutil
-import threading
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import unquote, urldefrag, urlsplit
 
 from axe_playwright_python.base import AXE_SCRIPT
 from playwright.sync_api import sync_playwright
+
+from tools.chromium import find_chromium
 
 LOCAL = ("file:", "data:", "blob:", "http://127.0.0.1:")
 PHONE, DESK = {"width": 390, "height": 844}, {"width": 1280, "height": 900}
@@ -98,18 +96,6 @@ class Page:
     facts: dict = field(default_factory=dict)
 
 
-def find_chromium():
-    """Return the path of Chromium, or say how to get it."""
-    names = ("chromium", "chromium-browser", "google-chrome")
-    found = os.environ.get("CHROMIUM") or next(
-        filter(None, map(shutil.which, names)), None
-    )
-    assert found, (
-        "Chromium is missing: `sudo apt-get install chromium`, or set CHROMIUM to its path"
-    )
-    return found
-
-
 @contextlib.contextmanager
 def open_browser():
     """Start Chromium; nothing that it asks of other hosts leaves this machine."""
@@ -126,23 +112,6 @@ def open_browser():
         )
         yield context
         browser.close()
-
-
-class _Quiet(http.server.SimpleHTTPRequestHandler):
-    def log_message(self, *args):
-        pass
-
-
-@contextlib.contextmanager
-def serve(folder):
-    """Serve a folder on a free port and yield its URL."""
-    handler = functools.partial(_Quiet, directory=str(folder))
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        yield f"http://127.0.0.1:{server.server_port}/"
-        server.shutdown()
-        thread.join()
 
 
 def pages_of(site):

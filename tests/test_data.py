@@ -1,19 +1,12 @@
 """The loaders: offline by default, and never a wrong file in silence."""
 
 import hashlib
-import threading
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
 import pytest
 
 from bnlib.data import curve, digits, mnist
-
-
-class Quiet(SimpleHTTPRequestHandler):
-    def log_message(self, *args):
-        """Say nothing."""
+from tools.server import serve
 
 
 @pytest.fixture
@@ -29,12 +22,9 @@ def served(tmp_path):
         x_test=rng.integers(0, 256, (2, 28, 28), np.uint8),
         y_test=np.arange(2, dtype=np.uint8),
     )
-    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=folder))
-    threading.Thread(target=server.serve_forever, daemon=True).start()
     sha256 = hashlib.sha256((folder / "mnist.npz").read_bytes()).hexdigest()
-    yield f"http://127.0.0.1:{server.server_port}/mnist.npz", sha256
-    server.shutdown()
-    server.server_close()
+    with serve(folder) as url:
+        yield f"{url}mnist.npz", sha256
 
 
 def test_digits_are_split_evenly_over_the_classes():

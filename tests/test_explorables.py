@@ -17,11 +17,12 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
-from browsing import DESK, PHONE, look, open_browser, page_faults, serve
+from browsing import DESK, PHONE, look, open_browser, page_faults
 from test_site import build
 
 import bnlib
 from bnlib import plots
+from tools.server import serve
 
 ROOT = Path(__file__).resolve().parents[1]
 SOURCES, STATIC = ROOT / "explorables", ROOT / "book/_static"
@@ -53,7 +54,8 @@ def folder(tmp_path_factory):
         '<link rel="icon" href="_static/favicon.svg">'
         '<link rel="stylesheet" href="_static/explorables.css">'
         "<style>body {margin: 16px} img {max-width: 100%; height: auto}</style>"
-        f'<script defer src="_static/explorables.js"></script><main>{widgets}</main>'
+        '<script defer src="_static/explorables.js"></script>'
+        f"<main><h1>Explorables</h1>{widgets}</main>"
     )
     return folder
 

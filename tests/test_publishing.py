@@ -30,7 +30,6 @@ from browsing import (
     pages_of,
     phone_overflow,
     poor_alternatives,
-    serve,
 )
 from bs4 import BeautifulSoup
 from PIL import Image
@@ -38,6 +37,7 @@ from sphinx.errors import ExtensionError
 from test_rules import code_map_rows
 
 from tools import book_pdf, card, links
+from tools.server import serve
 
 ROOT = Path(__file__).resolve().parents[1]
 CHAPTER = "part1/03_transform"

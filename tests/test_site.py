@@ -25,7 +25,6 @@ from browsing import (
     output_faults,
     page_faults,
     pages_of,
-    serve,
 )
 from markdown_it import MarkdownIt
 from mdit_py_plugins.amsmath import amsmath_plugin
@@ -34,6 +33,7 @@ from PIL import Image
 from sphinxcontrib.katex import katex_version
 
 from tools import picture
+from tools.server import serve
 
 ROOT = Path(__file__).resolve().parents[1]
 SITE = Path(os.environ.get("BOOK_SITE", ROOT / "_build/html"))

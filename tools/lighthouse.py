@@ -13,10 +13,6 @@ import shutil
 import statistics
 import subprocess
 import sys
-import threading
-from contextlib import contextmanager
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from io import BytesIO
 from pathlib import Path
 
@@ -24,6 +20,7 @@ from rich.live import Live
 from rich.table import Table
 
 from tools.chromium import find_chromium
+from tools.server import Quiet, serve
 
 ROOT = Path(__file__).resolve().parents[1]
 SITE = Path(os.environ.get("BOOK_SITE", ROOT / "_build/html"))
@@ -33,7 +30,7 @@ CATEGORIES = ("performance", *FLAWLESS)
 TEXTS = (".css", ".html", ".js", ".json", ".svg", ".xml")
 
 
-class Compressing(SimpleHTTPRequestHandler):
+class Compressing(Quiet):
     """Serves files as a web host does: texts compressed."""
 
     def send_head(self):
@@ -47,19 +44,6 @@ class Compressing(SimpleHTTPRequestHandler):
         self.send_header("Content-Length", str(len(data)))
         self.end_headers()
         return BytesIO(data)
-
-    def log_message(self, *args):
-        pass
-
-
-@contextmanager
-def serve(folder):
-    """Serve a folder on a free port and yield its address."""
-    handler = partial(Compressing, directory=str(folder))
-    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}/"
-        server.shutdown()
 
 
 def judge(url, device):
@@ -139,7 +123,7 @@ def main():
         sys.exit(f"expected a built site in {SITE}, found none: `make book` builds it")
     table = Table("page", "device", *CATEGORIES, "shift", "failed audits")
     faults = 0
-    with serve(SITE) as base, Live(table):
+    with serve(SITE, Compressing) as base, Live(table):
         for page in asked.pages or pages():
             for device in ("phone", "desktop"):
                 reports = [judge(base + page, device) for _ in range(asked.runs)]

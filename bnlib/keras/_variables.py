@@ -44,12 +44,12 @@ def counter(layer):
     )
 
 
-def root_of(initializer, epsilon=0.0):
+def root_of(initializer):
     """Return an initializer that gives the root of what another gives."""
 
     def root(shape, dtype=None):
         config = keras.initializers.serialize(initializer)
         fresh = keras.initializers.get(config)
-        return keras.ops.sqrt(fresh(shape, dtype=dtype) + epsilon)
+        return keras.ops.sqrt(fresh(shape, dtype=dtype))
 
     return root

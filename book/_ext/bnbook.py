@@ -77,7 +77,8 @@ def prune(app, exception):
     patterns = ["*.map", "*.ttf", "*macros.html", "fontawesome.js*"]
     pages = Path(app.outdir).rglob("*.html")
     # Signs of GitHub and others: a book with an address has buttons that show them.
-    if not any("fa-brands" in page.read_text(encoding="utf-8") for page in pages):
+    texts = (page.read_text(encoding="utf-8") for page in pages)
+    if not any(re.search(r'class="(fab|fa-brands) ', text) for text in texts):
         patterns.append("fa-brands*")
     for pattern in patterns:
         for path in Path(app.outdir, "_static").rglob(pattern):
