@@ -31,7 +31,9 @@ TEXTS = (".css", ".html", ".js", ".json", ".svg", ".xml")
 
 
 class Compressing(Quiet):
-    """Serves files as a web host does: texts compressed."""
+    """Serves files as a web host does: texts compressed, connections kept."""
+
+    protocol_version = "HTTP/1.1"
 
     def send_head(self):
         path = Path(self.translate_path(self.path))

@@ -73,13 +73,8 @@ def lighten(app, pagename, templatename, context, doctree):
 
 
 def prune(app, exception):
-    """Delete half of the site: files of the theme that no page loads."""
+    """Delete half of the site: files of the theme that no page loads. See also bnstyles."""
     patterns = ["*.map", "*.ttf", "*macros.html", "fontawesome.js*"]
-    pages = Path(app.outdir).rglob("*.html")
-    # Signs of GitHub and others: a book with an address has buttons that show them.
-    texts = (page.read_text(encoding="utf-8") for page in pages)
-    if not any(re.search(r'class="(fab|fa-brands) ', text) for text in texts):
-        patterns.append("fa-brands*")
     for pattern in patterns:
         for path in Path(app.outdir, "_static").rglob(pattern):
             path.unlink()
