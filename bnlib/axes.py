@@ -52,8 +52,8 @@ def layout(shape, axis=-1):
     ndim = len(shape)
     if ndim == 0:
         raise ValueError(
-            "x must have a channel axis; got a scalar. Give it shape (N, C), for example with "
-            "np.reshape(x, (-1, 1)) for one channel."
+            "x must have a channel axis; got a scalar. Give it shape (N, C), for "
+            "example with np.reshape(x, (-1, 1)) for one channel."
         )
     kept = _kept(axis, ndim)
     return Layout(

@@ -102,7 +102,7 @@ def _far(distance, variance):
 
 
 def _statistics(x, *grad):
-    """Return mean and variance, and with `grad` the sums of grad and of grad * (x - mean)."""
+    """Return mean, variance; with `grad` the sums of grad and of grad * (x - mean)."""
     low, _ = SAFE[_numpy.work_dtype(x).itemsize]
     with np.errstate(all="ignore"):
         pilot = _pilot(x)

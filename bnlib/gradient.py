@@ -94,7 +94,7 @@ def batch_norm_backward(
 
 
 def batch_norm_backward_staged(grad_y, x, gamma, *, axis=-1, epsilon=1e-3):
-    """Propagate a loss gradient step by step through the graph, as the chapter explains it.
+    """Propagate a loss gradient step by step through the chapter's graph.
 
     Nine steps forward, the same nine backward. Slower than `batch_norm_backward` and equal to it.
 
@@ -144,7 +144,7 @@ def batch_norm_backward_staged(grad_y, x, gamma, *, axis=-1, epsilon=1e-3):
 def batch_norm_inference_backward(
     grad_y, x, mean, variance, gamma=None, *, axis=-1, epsilon=1e-3
 ):
-    """Propagate a loss gradient through `batch_norm_inference`: the statistics are constants.
+    """Propagate a loss gradient where the statistics are constants: inference mode.
 
         grad_x = grad_y * gamma / sqrt(variance + epsilon)
 

@@ -104,8 +104,9 @@ def merge_moments(parts):
     shapes = {np.shape(value) for part in parts for value in part[:2]}
     if len(shapes) != 1:
         raise ValueError(
-            f"parts must be Moments of one shape, and at least one of them; got {len(parts)} parts "
-            f"of shapes {sorted(shapes)}. Give each batch the same channels."
+            "parts must be Moments of one shape, and at least one of them; "
+            f"got {len(parts)} parts of shapes {sorted(shapes)}. "
+            "Give each batch the same channels."
         )
     means, variances, counts = (np.stack(values) for values in zip(*parts, strict=True))
     kept = tuple(range(1, means.ndim))

@@ -93,7 +93,7 @@ class Network:
         self.layers = list(layers)
 
     def __call__(self, x, *, training, **options):
-        """Run all layers; `options`, such as update=False, go to the batch norm layers."""
+        """Run all layers; `options`, such as update=False, go to batch norm layers."""
         return self.outputs(x, training=training, **options)[-1]
 
     def outputs(self, x, *, training, **options):

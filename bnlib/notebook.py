@@ -4,7 +4,7 @@
 >>> show_table(["method", "variance"], [["two passes", 1.0], ["one pass", -0.0123456]])
 method      variance
 two passes      1.00
-one pass     -0.0123
+one pass     −0.0123
 """
 
 import ast
@@ -153,17 +153,18 @@ def _is_number(value: Any) -> bool:
 
 def _cell(value: Any) -> str:
     """Write one value; integers in full, other numbers with three significant digits."""
-    if isinstance(value, Integral) or not isinstance(value, Real):
+    if not _is_number(value):
         return " ".join(str(value).split())
-    if value == 0:
-        return "0"
-    if not math.isfinite(value):
-        return f"{value:g}"
-    rounded = f"{float(value):.2e}"
-    exponent = int(rounded.partition("e")[2])
-    return (
-        f"{float(rounded):.{max(2 - exponent, 0)}f}" if -5 < exponent < 6 else rounded
-    )
+    if isinstance(value, Integral):
+        text = f"{value:,}"
+    elif value == 0 or not math.isfinite(value):
+        text = f"{abs(value) if value == 0 else value:g}"
+    else:
+        text = f"{float(value):.2e}"
+        exponent = int(text.partition("e")[2])
+        if -5 < exponent < 6:
+            text = f"{float(text):,.{max(2 - exponent, 0)}f}"
+    return re.sub("^-", "−", text)
 
 
 def _markdown(cells: list[list[str]], right: list[bool]) -> str:

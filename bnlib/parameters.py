@@ -155,8 +155,8 @@ def fold(kernel, bias, mean, variance, gamma=None, beta=None, *, epsilon=1e-3, a
     outputs = math.prod(where.channels)
     if outputs != multiplier.size:
         raise ValueError(
-            f"kernel of shape {kernel.shape} has {outputs} output channels on axis {axis}; "
-            f"the statistics have {multiplier.size}. Check axis."
+            f"kernel of shape {kernel.shape} has {outputs} output channels on axis "
+            f"{axis}; the statistics have {multiplier.size}. Check axis."
         )
     bias = np.zeros(outputs) if bias is None else as_floating("bias", bias)
     if bias.shape != (outputs,):

@@ -108,9 +108,10 @@ class Population:
 
 
 class Exponential(Population):
-    """The moving average of Keras and most others: new = momentum * old + (1 - momentum) * batch.
+    """The usual moving average: new = momentum * old + (1 - momentum) * batch.
 
-    It starts at 0 and 1, and of that start momentum^t is left after t updates.
+    Keras and most others have it. It starts at 0 and 1, and of that start momentum^t is left after
+    t updates.
 
     Args:
         channels: C, or a tuple.
@@ -135,8 +136,9 @@ class Exponential(Population):
 class DebiasedExponential(Exponential):
     """The moving average without its start: the first batch counts in full.
 
-    Dividing the average from 0 by 1 - momentum^t, as Adam does, is the same as this rate. Unlike
-    tf.contrib's `zero_debias_moving_mean`, the variance is treated like the mean.
+    Dividing the average from 0 by 1 - momentum^t, as Adam does, is the same as this rate. With
+    momentum 1 the rate is 1 / t. Unlike tf.contrib's `zero_debias_moving_mean`, the variance is
+    treated like the mean.
 
     Args: as `Exponential`.
 
@@ -147,7 +149,7 @@ class DebiasedExponential(Exponential):
     """
 
     def rate(self, t):
-        """(1 - momentum) / (1 - momentum^t), from 1 down to 1 - momentum; 1 / t for momentum 1."""
+        """(1 - momentum) / (1 - momentum^t), from 1 down to 1 - momentum."""
         if self.momentum == 1:
             return 1 / t
         return (1 - self.momentum) / (1 - self.momentum**t)

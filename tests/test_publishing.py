@@ -65,6 +65,9 @@ myst:
 
 [A chapter](part1/03_transform), and a link that [leads out](https://example.org/page).
 
+Take 5 % of `x[0]`, below 1e-6, in 0.1 to 0.2 of all, for the shape (N, H, W, C), with
+`a_name_that_is_longer_than_a_word`.
+
 ```{eval-rst}
 .. automodule:: bnlib.axes
    :members:
@@ -284,6 +287,17 @@ def test_both_are_fit_to_be_published(pages):
     )
     faults = [rule(one) for one in [*found.values(), without] for rule in rules]
     assert [fault for some in faults for fault in some] == []
+
+
+def test_what_belongs_together_is_not_parted(site):
+    marked = page(site, "index").select("article p .together")
+    assert [node.get_text() for node in marked] == [
+        "5 %",
+        "x[0]",
+        "1e-6",
+        "0.1 to 0.2",
+        "(N, H, W, C)",
+    ]
 
 
 def test_links_lead_somewhere(pages, site):

@@ -928,8 +928,8 @@ FAULTS = {
     ),
     "the rest of the mean is dropped in the gradient": (
         "_kernels.py",
-        "product = _total(grad * centred) - low * grad_beta",
-        "product = _total(grad * centred)",
+        "grad_gamma = _total(grad * x_hat) - off * grad_beta",
+        "grad_gamma = _total(grad * x_hat)",
         lambda: test_every_hard_row("xla", "mean 1e+06", True),
     ),
     "the sum of the gradients is not divided": (

@@ -108,6 +108,8 @@ def test_a_moved_point_in_a_figure_fails(x, shift, sign):
         ("1e-05", "1.0004e-05"),
         ("residual 3.1e-17", "residual -2.2e-16"),
         ("0.0", "-0.0"),
+        ("−0.5004", "−0.5005"),
+        ("residual −3.1e-17", "residual 2.2e-16"),
         ("[1. 2.5]", "[1.0001 2.5]"),
         ("[nan inf -inf]", "[nan inf -inf]"),
         ("98.76%", "98.77%"),
@@ -124,6 +126,7 @@ def test_agree(stored, computed):
     [
         ("loss 3.169", "loss 3.269"),
         ("loss 3.169", "loss -3.169"),
+        ("loss 3.169", "loss −3.169"),
         ("0", "1e-17"),
         ("0.0", "4e-07"),
         ("1e-05", "1.3e-05"),

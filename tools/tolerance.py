@@ -14,7 +14,7 @@ ON_PAPER = 0.05  # points, for the coordinates in a figure: a fiftieth of a mill
 
 NUMBER = re.compile(
     r"(?<![\w.#])"  # not inside an identifier, a version or a colour
-    r"([-+]?(?>[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?>(?:[eE][-+]?[0-9]+)?))"
+    r"([-+−]?(?>[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?>(?:[eE][-+]?[0-9]+)?))"
     r"(?!\w|\.[0-9])"
 )
 # What a figure says in words: its title, and the comment that matplotlib puts at each text.
@@ -62,12 +62,16 @@ def _shared(one: str, other: str) -> int:
 
 
 def _near(old: str, new: str) -> bool:
-    a, b = float(old), float(new)
-    whole = [text.lstrip("+-").isdigit() for text in (old, new)]
+    a, b = _value(old), _value(new)
+    whole = [text.lstrip("+-−").isdigit() for text in (old, new)]
     if all(whole) or (any(whole) and a == b):
         return False  # whole numbers count things, and 3 is not of the type of 3.0
     return abs(a - b) <= RELATIVE * abs(a) + (ABSOLUTE if a and b else 0)
 
 
 def _near_on_paper(old: str, new: str) -> bool:
-    return abs(float(old) - float(new)) <= ON_PAPER
+    return abs(_value(old) - _value(new)) <= ON_PAPER
+
+
+def _value(text: str) -> float:
+    return float(text.replace("−", "-"))

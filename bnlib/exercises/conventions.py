@@ -41,7 +41,7 @@ def caffe(answer):
 
 @checker
 def without_gamma(answer):
-    """Check `answer(gamma, beta, kernel)`: gamma moves behind a relu into the next kernel."""
+    """Check `answer(gamma, beta, kernel)`: gamma moves behind a ReLU into the next kernel."""
     rng = np.random.default_rng(0)
     gamma, beta, kernel = rng.uniform(0.5, 3, 4), rng.normal(size=4), np.ones((4, 2))
     returned = answer(*map(np.copy, (gamma, beta, kernel)))
@@ -55,4 +55,4 @@ def without_gamma(answer):
         raise NotYet("Beta is off: take gamma out of gamma * x_hat + beta.")
     if not close(mine_kernel, gamma[:, np.newaxis] * kernel):
         raise NotYet("Beta is right. The kernel's rows are its inputs: scale those.")
-    return "For a negative gamma it would not hold: relu would turn round."
+    return "For a negative gamma it would not hold: ReLU would turn round."

@@ -43,10 +43,10 @@ def stable(answer):
     for column, power in enumerate((0, 3, 6, 8)):
         if not close(variance[column], expected[column], rtol=1e-4):
             raise NotYet(
-                f"At a mean of 10^{power} you found {variance[column]:.3g}; "
+                f"At a mean of {10**power:,} you found {variance[column]:.3g}; "
                 f"it is {expected[column]:.3g}. What is still rounded to float32?"
             )
-    return "Right up to a mean of 10^8."
+    return "Right up to a mean of 100,000,000."
 
 
 @checker

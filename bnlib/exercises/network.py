@@ -33,7 +33,7 @@ def standardise(answer):
 
 @checker
 def steady(answer):
-    """Check `answer`: the weights' deviation that keeps relu layers of 30 units steady."""
+    """Check `answer`: the weights' deviation that keeps ReLU layers of 30 units steady."""
     deviation = float(answer)
     if deviation <= 0:
         raise NotYet("A deviation is positive.")
@@ -43,19 +43,19 @@ def steady(answer):
             f"Each layer would multiply the values by about {growth:.3g}, "
             f"and twenty layers by {growth**20:.1e}."
         )
-    return "The square root of 2/30: the start that relu networks are given."
+    return "The square root of 2/30: the start that ReLU networks are given."
 
 
 @checker
 def dead(answer):
-    """Check `answer(y)`: how many units of the relu outputs `(N, C)` are dead."""
+    """Check `answer(y)`: how many units of the ReLU outputs `(N, C)` are dead."""
     y = np.maximum(np.random.default_rng(1).normal(size=(6, 5)), 0)
     y[:3] = 0.0
     y[3] = 1.0
     y[:, [1, 3]] = 0.0
     count = _whole(answer(y.copy()))
     if count == 5:
-        raise NotYet("Being 0 for some examples is what relu is for. Dead is for all.")
+        raise NotYet("Being 0 for some examples is what ReLU is for. Dead is for all.")
     if count != 2:
         raise NotYet(f"Two of the five units are 0 for every example; you say {count}.")
     y[:, 4] = np.nan

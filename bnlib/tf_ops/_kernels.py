@@ -1,15 +1,16 @@
-"""Three ways through a batch: fused, narrow and wide, and a judge between them.
+"""Three ways through a batch: wide, fused and narrow.
 
 - `Wide` is the formula in float64: right for any data, weights and axes, and slow on large arrays.
-- `Fused` is TensorFlow's kernel: fast, and wrong where the mean is large beside the deviation.
-- `Narrow` is for XLA, where the fused kernel is slow: float32 sums around a guess of the mean.
+- `Fused` is TensorFlow's kernel: fast, and wrong where the mean is large beside the deviation. It
+  says in `trusted` whether its answer can be believed.
+- `Narrow` is for XLA, where the fused kernel is slow: float32 in two passes, and the statistics
+  again in float64 where the mean is large.
 
 Each has `forward(gamma, beta) -> (y, mean, variance)` and then `backward(grad_y) -> (grad_x,
-grad_gamma, grad_beta)`. The fast two say in `trusted` whether their statistics can be believed.
+grad_gamma, grad_beta)`.
 """
 
 import copy
-import math
 
 import tensorflow as tf
 
@@ -17,10 +18,10 @@ from bnlib.tf_ops import statistics
 from bnlib.tf_ops._affine import affine, fused, image, large, suits, view
 from bnlib.tf_ops._checks import WIDE, beside, dims, inside_xla
 
-FAR = 256.0  # squared: a mean this many deviations from its pilot has lost digits
+FAR = 256.0  # squared: a mean so many deviations from 0 has lost digits
 MANY = 1 << 17  # values per channel, from which the fused kernel's sums lose digits
 TINY = 1e-30  # below it, float32 has no digits left for a variance
-PIECES = 256  # partial sums, at most, that float32 adds up to before float64 takes over
+RUN = 64  # values that float32 adds up before float64 takes over
 
 
 class Wide:
@@ -128,65 +129,72 @@ class Fused:
 
 
 class Narrow:
-    """Float32 sums around the mean of the first few values; for XLA, which fuses the passes."""
+    """Float32 sums in two passes; for XLA, where the fused kernel is slow."""
 
-    def __init__(self, x, where, epsilon, count):
-        self.x, self.where, self.epsilon, self.count = x, where, epsilon, count
+    def __init__(self, wide):
+        self.x, self.where, self.wide = wide.x, wide.where, wide
+        self.epsilon, self.count = wide.epsilon, wide.count
 
     def forward(self, gamma, beta):
-        x = tf.cast(view(self.x, self.where), tf.float32)
-        pilot = tf.reduce_mean(tf.cast(x[:16, :, :16], WIDE), (0, 2))
-        pilot = tf.cast(pilot, tf.float32)
-        centred = x - pilot[:, tf.newaxis]
-        m = tf.cast(self.count, WIDE)
-        off, squares = _total(centred) / m, _total(centred * centred) / m
-        variance = tf.maximum(squares - off * off, 0)
-        self.trusted = _near(off, variance + self.epsilon)
-        self.mean, self.variance = tf.cast(pilot, WIDE) + off, variance
-        inverse = tf.math.rsqrt(variance + self.epsilon)
+        self.mean, self.variance = self._measure()
+        inverse = tf.math.rsqrt(self.variance + self.epsilon)
         multiplier, beta = tf.cast(gamma, WIDE) * inverse, tf.cast(beta, WIDE)
         y = affine(self.x, self.mean, multiplier, beta, self.where)
-        return y, self.mean, variance
+        return y, self.mean, self.variance
+
+    def _measure(self):
+        x = tf.cast(view(self.x, self.where), tf.float32)
+        m = tf.cast(self.count, WIDE)
+        mean = _total(x) / m
+        high = tf.cast(mean, tf.float32)
+        squares = _total(tf.square(x - high[:, tf.newaxis])) / m
+        variance = squares - tf.square(mean - tf.cast(high, WIDE))
+        near = _near(mean, variance + self.epsilon)
+        return tf.cond(near, lambda: (mean, variance), lambda: self.wide.moments()[:2])
 
     def backward(self, grad_y, gamma):
         x, grad = (tf.cast(view(v, self.where), tf.float32) for v in (self.x, grad_y))
-        high = tf.cast(self.mean, tf.float32)
-        low = self.mean - tf.cast(high, WIDE)
-        centred = x - high[:, tf.newaxis]
         inverse = tf.math.rsqrt(self.variance + self.epsilon)
         multiplier, m = tf.cast(gamma, WIDE) * inverse, tf.cast(self.count, WIDE)
+        high, scale = (tf.cast(v, tf.float32) for v in (self.mean, inverse))
+        x_hat = (x - high[:, tf.newaxis]) * scale[:, tf.newaxis]
+        off = (self.mean - tf.cast(high, WIDE)) * inverse  # what x_hat is too large by
         grad_beta = _total(grad)
-        product = _total(grad * centred) - low * grad_beta
-        slope = multiplier * tf.square(inverse) * product / m
-        shift = low * slope - multiplier * grad_beta / m
+        grad_gamma = _total(grad * x_hat) - off * grad_beta
+        slope = multiplier * grad_gamma / m
+        shift = off * slope - multiplier * grad_beta / m
         multiplier, slope, shift = (
             tf.cast(v, tf.float32)[:, tf.newaxis] for v in (multiplier, slope, shift)
         )
-        grad_x = tf.cast(grad * multiplier - centred * slope + shift, self.x.dtype)
-        return tf.reshape(grad_x, tf.shape(self.x)), product * inverse, grad_beta
+        grad_x = tf.cast(grad * multiplier - x_hat * slope + shift, self.x.dtype)
+        return tf.reshape(grad_x, tf.shape(self.x)), grad_gamma, grad_beta
 
 
-def _near(distance, spread):
-    """Whether no mean lies far from its pilot; NaN, infinity and next to nothing never do."""
-    near = (tf.square(distance) <= FAR * spread) & (spread >= TINY)
+def _near(mean, spread):
+    """Whether no mean lies far from 0; beside NaN, infinity and next to nothing, each does."""
+    near = (tf.square(mean) <= FAR * spread) & (spread >= TINY)
     return tf.reduce_all(near & tf.math.is_finite(spread))
 
 
 def _total(x):
-    """Sum (before, channels, after) over all but the channels: pieces in float32, then float64."""
-    before, channels, _ = dims(x)
-    if x.shape[2] != 1:
-        return tf.reduce_sum(tf.cast(tf.reduce_sum(x, 2), WIDE), 0)
-    known = isinstance(before, int)
-    pieces = math.gcd(before, min(PIECES, 1 + before // 64)) if known else 1
-    parts = tf.reduce_sum(tf.reshape(x, [pieces, -1, channels]), 1)
-    return tf.reduce_sum(tf.cast(parts, WIDE), 0)
+    """Sum (before, channels, after) over all but the channels: runs in float32, then float64."""
+    axis = 0 if x.shape[2] == 1 else 2
+    sizes = dims(x)
+    rest = sizes[axis] % RUN
+    even = isinstance(rest, int) and rest == 0
+    whole, odd = (x, None) if even else tf.split(x, [sizes[axis] - rest, rest], axis)
+    runs = tf.reshape(
+        whole, [*sizes[:axis], sizes[axis] // RUN, RUN, *sizes[axis + 1 :]]
+    )
+    total = tf.reduce_sum(tf.cast(tf.reduce_sum(runs, axis + 1), WIDE), (0, 2))
+    return total if odd is None else total + tf.reduce_sum(tf.cast(odd, WIDE), (0, 2))
 
 
-def fast_kernel(x, where, epsilon, count, wanted):
+def fast_kernel(wide, wanted):
     """Choose between the fused kernel, the one for XLA, and None; `wanted` is the fused one."""
+    x, where, count = wide.x, wide.where, wide.count
     if not suits(x, where) or not (wanted or large(x)):
         return None
-    many = isinstance(count, int) and count > MANY
-    narrow = not wanted and (inside_xla() or many)
-    return (Narrow if narrow else Fused)(x, where, epsilon, count)
+    if not wanted and (inside_xla() or (isinstance(count, int) and count > MANY)):
+        return Narrow(wide)
+    return Fused(x, where, wide.epsilon, count)

@@ -11,7 +11,7 @@ from bnlib.tf_ops._checks import (
     layout_of,
     parameters,
 )
-from bnlib.tf_ops._kernels import Wide, fast_kernel
+from bnlib.tf_ops._kernels import Fused, Wide, fast_kernel
 from bnlib.tf_ops._weights import refuse_nothing, shares
 
 __all__ = ["batch_norm", "fused_batch_norm"]
@@ -115,11 +115,12 @@ def train(
     """
     still = tf.stop_gradient(x)  # a tape that looked into tf.cond twice would fail
     wide = Wide(still, where, epsilon, share, count, synchronized=synchronized)
-    fast = fast_kernel(still, where, epsilon, count, fused and not synchronized)
+    fast = fast_kernel(wide, fused and not synchronized)
     if fused is False or synchronized or share is not None or fast is None:
         run = _alone(wide, wide)
     else:
-        run = _alone(fast, wide) if fused else _judged(fast, wide)
+        doubtful = isinstance(fast, Fused) and not fused
+        run = _judged(fast, wide) if doubtful else _alone(fast, wide)
     y, mean, variance = run(x, gamma, beta)
     if through_statistics:
         connected = differentiable(

@@ -10,6 +10,12 @@ from pathlib import Path
 
 from docutils import nodes
 
+SHORT = 24  # characters of code that fit any line
+PROSE = (nodes.paragraph, nodes.caption, nodes.emphasis, nodes.strong)
+TOGETHER = re.compile(
+    r"([−-]?[\d.]+e-\d+|[\d.]+ %|[\d.]+ to [\d.]+|\((?:[\d,NHWCD]+, )+[\d,NHWCD]*\))"
+)
+
 
 def visit_image(translator, node):
     """Write an `<img>`. A figure brings its own description, themes and size: read them.
@@ -50,6 +56,22 @@ def depart_entry(translator, node):
     type(translator).depart_entry(translator, node)
 
 
+def keep_together(app, doctree):
+    """Mark what no line break may part: short code, a number and its sign or unit, a shape."""
+    for code in doctree.findall(nodes.literal):
+        if len(code.astext()) <= SHORT:
+            code["classes"].append("together")
+    for text in list(doctree.findall(nodes.Text)):
+        if not isinstance(text.parent, PROSE):
+            continue
+        pieces = TOGETHER.split(text)
+        for place in range(1, len(pieces), 2):
+            pieces[place] = nodes.inline("", pieces[place], classes=["together"])
+        if len(pieces) > 1:
+            new = [nodes.Text(p) if isinstance(p, str) else p for p in pieces if p]
+            text.parent.replace(text, new)
+
+
 def mend(app, pagename, templatename, context, doctree):
     """Correct what extensions write and screen readers stumble over."""
     body = context.get("body", "")
@@ -85,6 +107,7 @@ def setup(app):
     app.add_node(nodes.image, override=True, html=(visit_image, None))
     app.add_node(nodes.citation, override=True, html=(visit_citation, None))
     app.add_node(nodes.entry, override=True, html=(visit_entry, depart_entry))
+    app.connect("doctree-read", keep_together)
     app.connect("html-page-context", mend)
     app.connect("html-page-context", lighten)
     app.connect("build-finished", prune)

@@ -4,7 +4,7 @@ import { AFTER, BEFORE, INK, MUTED, WRONG } from "../colours.js";
 import { batchNormBackward, draws } from "../core.js";
 import { explorable } from "../explorable.js";
 import { list, number } from "../fields.js";
-import { cross, dot, grip, group, line, picture, rules, scale, show, text } from "../svg.js";
+import { cross, dot, grip, group, heading, line, picture, rules, scale, show, text } from "../svg.js";
 
 const COUNT = 6;
 const upstream = (seed) =>
@@ -40,6 +40,7 @@ explorable("gradient", {
   picture({ x, seed }, { gradX, ownRoad, sum, ownSum }, width, before) {
     const left = 44;
     const pitch = (width - left) / (COUNT + 1);
+    const small = pitch < 50 ? 11 : 12;
     const at = (i) => Number((left + (i + 0.5) * pitch).toFixed(2));
     const up = scale(-3, 3, 176, 30);
     const down = scale(-1.6, 1.6, 412, 252);
@@ -55,7 +56,7 @@ explorable("gradient", {
             "stroke-dasharray": "3 2",
           }),
         cross(at(i), down.clip(alone), WRONG),
-        text(at(i), 434, show(value), { ...middle, "font-size": 12, fill: INK }),
+        text(at(i), 434, show(value, pitch < 40 ? 1 : 2), { ...middle, "font-size": small, fill: INK }),
       );
     return picture(
       width,
@@ -64,10 +65,10 @@ explorable("gradient", {
       rules(up, left, at(COUNT) - pitch / 2, [-2, 0, 2]),
       text(0, 212, "grad_y"),
       upstream(seed).map((g, i) => text(at(i), 212, show(g, 1), middle)),
-      text(0, 240, "grad_x: bars by all roads, crosses by the own road"),
       rules(down, left, width, [-1, 0, 1]),
       gradX.map((value, i) => column(value, ownRoad[i], i, before.gradX[i])),
       line(at(COUNT) - pitch / 2, 196, at(COUNT) - pitch / 2, 440, MUTED),
+      heading(0, 240, "grad_x: bars by all roads, crosses by own"),
       text(at(COUNT), 212, "sum", { ...middle, "font-weight": 600 }),
       column(nothing(sum), ownSum, COUNT),
       x.map((value, i) =>

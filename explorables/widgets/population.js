@@ -87,7 +87,7 @@ function clock(x, y, r, left) {
 
 function outputs(to, y, title, values, draw) {
   return group(
-    text(to.ends[0], y, title),
+    text(0, y, title),
     axis(to, y + 36, [-2, 0, 2, 4]),
     line(to(0), y + 8, to(0), y + 36, MUTED, { "stroke-dasharray": "3 3" }),
     values.map((value) => draw(to.clip(value), y + 22)),
@@ -115,10 +115,19 @@ explorable("population", {
     const everyStep = Array.from({ length: LAST / 5 + 1 }, (_, k) => 5 * k);
     const offset = exact.mean - centre(steps);
     const r = width < 420 ? 3.5 : 4.5;
+    const key = [
+      ["exact", TRUTH, { "stroke-dasharray": "6 3" }],
+      [
+        "batches",
+        MUTED,
+        { "stroke-width": 3, "stroke-dasharray": "0 6", "stroke-linecap": "round" },
+      ],
+      ["moving average", BEFORE, { "stroke-width": 2.5 }],
+    ];
     const dots = batches.map((mean, i) => `M${time(i + 1)} ${up(mean)}h0`).join("");
     return picture(
       width,
-      404,
+      420,
       text(0, 14, "mean of the channel, by step"),
       rules(up, a, b, [0, 1, 2, 3, 4]),
       [0, 100, 200, 300].map((t) =>
@@ -141,13 +150,20 @@ explorable("population", {
         BEFORE,
         { "stroke-width": 2.5 },
       ),
+      key.map(([name, colour, look], i) => {
+        const x = [0, 0.24, 0.5][i] * Math.min(width, 420);
+        return [
+          line(x + 1, 245, x + 16, 245, colour, { "stroke-width": 2, ...look }),
+          text(x + 21, 249, name, { "font-size": 12 }),
+        ];
+      }),
       dot(time(steps), up(moving.mean), BEFORE, 5.5),
       group(fresh >= 0 && fresh <= steps && diamond(time(fresh), up(track[fresh]), TRUTH, 8)),
       clock(b - 26, 38, 24, left),
       text(b - 58, 34, percent(left), { "text-anchor": "end", "font-weight": 600 }),
       text(b - 58, 50, "of the start left", { "text-anchor": "end", "font-size": 12 }),
-      outputs(out, 262, "in fit: batch statistics", fit, (x, y) => dot(x, y, AFTER, r)),
-      outputs(out, 344, "in predict: moving statistics", predict, (x, y) => dot(x, y, BEFORE, r)),
+      outputs(out, 278, "in fit: batch statistics", fit, (x, y) => dot(x, y, AFTER, r)),
+      outputs(out, 360, "in predict: moving statistics", predict, (x, y) => dot(x, y, BEFORE, r)),
     );
   },
   sentence: ({ momentum, steps, fresh }, { left, moving, exact, fit, predict }) => {

@@ -1,6 +1,6 @@
 // Chapter 3. One channel: the marked example in training and in inference, while others are dragged.
 
-import { AFTER, BEFORE, TRUTH, WRONG } from "../colours.js";
+import { AFTER, BEFORE, PAPER, TRUTH, WRONG } from "../colours.js";
 import { batchNorm, batchNormInference, draws } from "../core.js";
 import { explorable } from "../explorable.js";
 import { list, number } from "../fields.js";
@@ -19,6 +19,12 @@ import {
 } from "../svg.js";
 
 const FIXED = { mean: 1, variance: 4 };
+const HALO = {
+  "paint-order": "stroke",
+  stroke: PAPER,
+  "stroke-width": 9,
+  "stroke-linejoin": "round",
+};
 const LANES = [0, -30, 30, 30, 0, -30]; // dots that meet stay apart
 
 const neighbours = (seed) => {
@@ -44,8 +50,8 @@ function outputs(to, top, values, ghost, title) {
     .slice(1)
     .map((value, i) => dot(to.clip(value), top + 38 + LANES[i + 1] / 2.5, BEFORE, 4));
   return group(
-    heading(to.ends[0], top, title),
-    axis(to, top + 62, [-4, -2, 0, 2, 4]),
+    heading(to.ends[0], top, title, HALO),
+    axis(to, top + 62, [-4, -2, 0, 2, 4], HALO),
     others,
     Math.abs(now - then) > 0.5 &&
       diamond(then, top + 38, "none", 8, {
@@ -100,12 +106,12 @@ explorable("transform", {
     return picture(
       width,
       428,
-      group(bar(to, { mean, variance }, 146, AFTER), bar(to, FIXED, 168, TRUTH)),
-      axis(to, 184, [-4, -2, 0, 2, 4, 6]),
       lines,
+      group(bar(to, { mean, variance }, 146, AFTER), bar(to, FIXED, 168, TRUTH)),
+      axis(to, 184, [-4, -2, 0, 2, 4, 6], HALO),
       heading(16, 14, "x of six examples"),
-      heading(16, 128, "mean and deviation: above, batch; below, fixed"),
-      outputs(out, 234, training, before.training[0], "y in training: statistics of this batch"),
+      heading(16, 128, "mean, deviation: batch above, fixed below", HALO),
+      outputs(out, 234, training, before.training[0], "y in training: batch statistics"),
       outputs(out, 346, inference, before.inference[0], "y in inference: fixed statistics"),
       x.map(handle).reverse(), // the marked one on top
     );
