@@ -309,6 +309,32 @@ def test_a_missing_worker_is_named_in_time(monkeypatch, index):
     assert time.monotonic() - start < 5
 
 
+DIES = """
+import json, os, sys
+import keras, tensorflow as tf
+from bnlib.keras import BatchNormalization
+from bnlib.replicas import join_workers, train_step
+
+strategy = join_workers(timeout=60)
+with strategy.scope():
+    layers = [keras.Input((3,)), BatchNormalization(synchronized=True)]
+    model, optimizer = keras.Sequential(layers), keras.optimizers.SGD(0.1)
+step = train_step(strategy, model, optimizer, keras.losses.mean_squared_error)
+for number in range(4):
+    if number == 2 and json.loads(os.environ["TF_CONFIG"])["task"]["index"] == 1:
+        os._exit(0)  # as if the machine had been switched off
+    step(tf.ones((4, 3)), tf.ones((4, 3)))
+    print("step", number, "is done", flush=True)
+"""
+
+
+def test_when_a_worker_dies_in_training_the_others_say_so():
+    with pytest.raises(RuntimeError, match="worker 0 of 2 ended") as caught:
+        run_workers(["-c", DIES], 2)
+    assert "UnavailableError" in str(caught.value)
+    assert "/job:worker/task:1" in str(caught.value)
+
+
 @pytest.mark.parametrize("config", [None, "{}"])
 def test_a_worker_without_a_cluster_is_refused(monkeypatch, config):
     monkeypatch.delenv("TF_CONFIG", raising=False)
