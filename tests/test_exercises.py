@@ -257,7 +257,7 @@ ANSWERS = [
     (on_network.steady, -1, "positive"),
     (on_network.dead, lambda y: (y == 0).all(axis=0).sum(), "Correct. And it tells"),
     (on_network.dead, lambda y: (~(y > 0).any(axis=0)).sum(), "It is not dead"),
-    (on_network.dead, lambda y: (y == 0).any(axis=0).sum(), "what relu is for"),
+    (on_network.dead, lambda y: (y == 0).any(axis=0).sum(), "what ReLU is for"),
     (on_network.dead, lambda y: (y == 0).all(axis=1).sum(), "Two of the five"),
     (on_network.dead, lambda y: (y == 0).all(axis=0), "Return one number"),
     (on_network.dead, lambda y: 2 if np.isfinite(y).all() else 0, "until one unit"),

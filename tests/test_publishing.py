@@ -290,7 +290,7 @@ def test_both_are_fit_to_be_published(pages):
 
 
 def test_what_belongs_together_is_not_parted(site):
-    marked = page(site, "index").select("article p .together")
+    marked = page(site, "index").select("article > section > p .together")
     assert [node.get_text() for node in marked] == [
         "5 %",
         "x[0]",
