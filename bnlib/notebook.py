@@ -158,7 +158,7 @@ def _cell(value: Any) -> str:
     if isinstance(value, Integral):
         text = f"{value:,}"
     elif value == 0 or not math.isfinite(value):
-        text = f"{abs(value) if value == 0 else value:g}"
+        text = f"{value + 0:g}"  # without the sign of -0.0
     else:
         text = f"{float(value):.2e}"
         exponent = int(text.partition("e")[2])

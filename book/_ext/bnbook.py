@@ -13,7 +13,7 @@ from docutils import nodes
 SHORT = 24  # characters of code that fit any line
 PROSE = (nodes.paragraph, nodes.caption, nodes.emphasis, nodes.strong)
 TOGETHER = re.compile(
-    r"([−-]?[\d.]+e-\d+|[\d.]+ %|[\d.]+ to [\d.]+|\((?:[\d,NHWCD]+, )+[\d,NHWCD]*\))"
+    r"([−-]?[\d.]+e-\d+|\d-D\b|[\d.]+ %|[\d.]+ to [\d.]+|\((?:[\d,NHWCD]+, )+[\d,NHWCD]*\))"
 )
 
 
