@@ -107,6 +107,7 @@ def batch_norm(x, gamma=None, beta=None, *, axis=-1, epsilon=1e-3, weights=None)
     >>> y.ravel(), mean, variance
     (array([3., 7.]), array([2.]), array([1.]))
     """
+    x = as_floating("x", x)
     mean, variance, _ = moments(x, axis=axis, weights=weights)
     y = batch_norm_inference(x, mean, variance, gamma, beta, axis=axis, epsilon=epsilon)
     return y, mean, variance
