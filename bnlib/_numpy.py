@@ -14,7 +14,8 @@ import numpy as np
 BLOCK = 1 << 17  # numbers in a block: 512 KiB of float32, two of which fit a cache
 WIDE = 1 << 13  # numbers in a row: each row costs a loop of its own
 HIGH = 16  # rows summed in float32 before float64 takes over
-LONG = 1 << 12  # numbers in a row of one channel, summed pairwise in float32
+FEW = 8  # examples, below which rows are summed along their length
+LONG = 1 << 12  # numbers in such a row
 CORES = os.cpu_count() or 1  # asked once: each time costs as much as a small sum
 THREADED = 4  # blocks a thread, below which starting it takes longer than it saves
 _threads = None
@@ -81,6 +82,7 @@ def _by_blocks(work, dtype, arrays, vectors, terms=0):
     before, channels, after = arrays[0].shape
     if channels == 1:
         before, after = 1, before * after
+        arrays = [a if a is None else a.reshape(1, 1, after) for a in arrays]
     grid = (Rows if after >= 64 else Columns)(before, channels, after)
     vectors = [v if v is None else grid.spread(v.astype(dtype)) for v in vectors]
     results = np.empty((terms, *grid.results))
@@ -169,39 +171,51 @@ def _sum_dtype(part):
 
 @functools.lru_cache(maxsize=64)
 class Rows:
-    """Channels first: blocks (piece, rows, columns), each row a piece of one channel.
+    """Channels first: blocks (index, examples, channels, columns), some of each.
 
-    A row is summed by `np.add.reduce`: eight sums side by side over at most 128 numbers, then in
-    pairs. A dot product of BLAS is faster, but how many numbers it adds up one after another
-    depends on the processor: 64 with AVX-512, 256 with SSE.
+    Up to 16 examples are added in float32, number by number, and then their columns in float64. A
+    batch of few is summed along its rows by `np.add.reduce`, which adds in pairs. BLAS's dot
+    product would be faster there, but how many numbers it adds up one after another depends on the
+    processor: of 4096 they are 64 with AVX-512 and 256 with SSE.
     """
 
     def __init__(self, before, channels, after):
-        pieces = -(-after // LONG)
-        length = -(-after // pieces)
-        height = min(max(1, BLOCK // length), before * channels)
-        self.before, self.shape = before, (before * channels, after)
+        examples, longest = _even(before, HIGH), LONG if before < FEW else WIDE
+        length = _even(after, longest)
+        some = max(1, BLOCK // (examples * length))
         self.blocks = [
-            (j, slice(i, i + height), slice(j * length, (j + 1) * length))
-            for i in range(0, before * channels, height)
-            for j in range(pieces)
+            (i, slice(e, e + examples), slice(c, c + some), slice(a, a + length))
+            for i, (e, a) in enumerate(
+                itertools.product(range(0, before, examples), range(0, after, length))
+            )
+            for c in range(0, channels, some)
         ]
-        self.results, self.largest = (pieces, before * channels), height * length
+        self.results = self.blocks[-1][0] + 1, channels
+        self.largest = examples * some * length
 
     def cut(self, array, block):
-        return array.reshape(self.shape)[block[1:]]
+        return array[block[1:]]
 
     def spread(self, vector):
-        return np.tile(vector, self.before)[:, np.newaxis]
+        return vector[:, np.newaxis]
 
     def pick(self, spread, block):
-        return spread[block[1]]
+        return spread[block[2]]
 
     def sum(self, part):
-        return np.add.reduce(part, axis=1)
+        if len(part) < FEW:
+            return np.add.reduce(part, axis=2).sum(axis=0, dtype=np.float64)
+        return np.add.reduce(part, axis=0).sum(axis=1, dtype=np.float64)
 
     def dot(self, part, other, products):
-        return self.sum(np.multiply(part, other, out=products))
+        if len(part) < FEW:
+            return self.sum(np.multiply(part, other, out=products))
+        return np.einsum("eca,eca->ca", part, other).sum(axis=1, dtype=np.float64)
 
     def store(self, result, block, term):
-        result[block[0], block[1]] = term
+        result[block[0], block[2]] = term
+
+
+def _even(number, most):
+    """Return the size of the fewest pieces that are about equal and hold at most so many."""
+    return -(-number // -(-number // most))
