@@ -194,27 +194,34 @@ def imitate(processor, subject, *options):
     return json.loads(done.stdout)
 
 
-def show_table():
-    """Print the worst errors of each subject on each processor that can make a difference."""
+def show_table(file=None):
+    """Print, and store, the worst errors of each subject on each processor that matters to it."""
     from rich.console import Console
     from rich.progress import track
     from rich.table import Table
 
-    console = Console(width=110)
+    from core import surroundings
+
+    console, stored = Console(width=110), {}
     table = Table("processor", "subject", "y", "mean", "variance", title="worst errors")
     for processor, subject in track(PAIRS, "Sweeping", console=console, transient=True):
         found = imitate(processor, subject)
         table.add_row(processor, subject, *(f"{e:.1e}" for e, _ in found.values()))
+        stored.setdefault(subject, {})[processor] = found
     console.print(table)
+    if file:
+        text = {"surroundings": surroundings(), "errors": stored}
+        file.write_text(json.dumps(text, indent=1) + "\n")
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("subject", nargs="?", choices=SUBJECTS)
     parser.add_argument("--quick", action="store_true", help="two lengths only")
+    parser.add_argument("--json", type=Path, help="store the table here")
     options = parser.parse_args()
     if options.subject is None:
-        return show_table()
+        return show_table(options.json)
     lengths = LENGTHS[1:2] if options.quick else LENGTHS
     return print(json.dumps(sweep(options.subject, lengths)))
 

@@ -460,3 +460,19 @@ def test_numba_that_is_missing_is_named(monkeypatch):
     monkeypatch.delitem(sys.modules, "bnlib._numba", raising=False)
     with pytest.raises(ImportError, match=r"bnlib\[fast\]"):
         blocks.use(engine="numba")
+
+
+@pytest.mark.skipif("numba" not in ENGINES, reason="numba is an extra")
+@pytest.mark.parametrize(("rows", "most"), [(256, 1), (4096, 2)])
+def test_numba_wakes_threads_for_large_arrays_only(rows, most, monkeypatch):
+    """Waking a thread takes longer than all the work on a middling array."""
+    import numba
+
+    asked, choose, before = [], numba.set_num_threads, numba.get_num_threads()
+    monkeypatch.setattr(
+        numba, "set_num_threads", lambda n: (asked.append(n), choose(n))
+    )
+    blocks.use("numba", threads=2)
+    moments(np.ones((rows, 512), "f4"))
+    assert max(asked[::2]) == min(most, numba.config.NUMBA_NUM_THREADS)
+    assert numba.get_num_threads() == before
