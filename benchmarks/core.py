@@ -20,6 +20,8 @@ from candidates import CANDIDATES, PHASES, Batch
 from rich.console import Console
 from rich.table import Table
 
+import bnlib
+
 SHAPES = {
     "(256, 512)": ((256, 512), -1),
     "(8192, 1024)": ((8192, 1024), -1),
@@ -80,7 +82,6 @@ def table(title, found):
 def surroundings():
     """What the figures depend on: versions and processor, and nothing that names the machine."""
     names = (
-        "bnlib",
         "numpy",
         "numba",
         "tensorflow",
@@ -89,7 +90,7 @@ def surroundings():
         "torch",
         "jax",
     )
-    versions = {}
+    versions = {"bnlib": bnlib.__version__}
     for name in names:
         try:
             versions[name] = importlib.metadata.version(name)

@@ -29,7 +29,7 @@ NOTEBOOKS = [
 BOOT = """
 import sys
 if "google.colab" in sys.modules:
-    %pip install -q "bnlib[notebook]"
+    %pip install -q "bnlib-book[notebook]"
 from bnlib.notebook import setup, show, show_source, show_table
 setup()
 """.strip()

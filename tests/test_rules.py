@@ -1,4 +1,4 @@
-"""The rules that keep the project easy to read: imports, stems, code map, docstrings, budgets.
+"""The rules that keep the project easy to read: imports, stems, code map, docstrings.
 
 Each rule is a function that returns its faults as strings. It is asserted on the project, where it
 must find none, and then on planted faults, which it must find: a rule that cannot fail is no rule.
@@ -464,68 +464,3 @@ def test_a_name_missing_from_the_reference_is_found(tmp_path):
         "bnlib.tf_ops.normalize: not in book/api.md",
         "bnlib.tf_ops.inner.forgotten: not in book/api.md",
     ]
-
-
-# Budgets: a module fits in a few screens, a function on half of one
-
-MODULE_LINES, BODY_LINES, BODY_RULE = 200, 25, 15
-# "moments.py: function": why its body may pass 25 lines
-LONGER = {
-    "gradient.py: batch_norm_backward_staged": "nine steps and their mirror image: "
-    "its length is what the chapter is about",
-}
-
-
-def body_lines(function):
-    """Count the lines of a function below its signature and docstring."""
-    body = function.body[1:] if ast.get_docstring(function) else function.body
-    return function.end_lineno - body[0].lineno + 1 if body else 0
-
-
-def budget_faults(root):
-    faults, sizes = [], {}
-    for path in sorted((root / "bnlib").rglob("*.py")):
-        name, text = path.relative_to(root / "bnlib").as_posix(), path.read_text()
-        lines = len(text.splitlines())
-        if lines > MODULE_LINES:
-            faults.append(f"{name}: {lines} lines")
-        for node in ast.walk(ast.parse(text)):
-            if isinstance(node, ast.FunctionDef):
-                sizes[f"{name}: {node.name}"] = body_lines(node)
-    faults += [
-        f"{f} has {n} lines"
-        for f, n in sizes.items()
-        if n > BODY_LINES and f not in LONGER
-    ]
-    long = [f"{function} {n}" for function, n in sizes.items() if n > BODY_RULE]
-    if len(long) > 0.1 * len(sizes):
-        faults.append(
-            f"over a tenth of the bodies pass {BODY_RULE} lines: {', '.join(long)}"
-        )
-    return faults
-
-
-def test_budgets_are_kept():
-    assert budget_faults(ROOT) == []
-
-
-def test_an_overrun_is_found(tmp_path):
-    def function(name, lines):
-        return f"def {name}():\n" + '    """Do."""\n' + "    x = 1\n" * lines
-
-    plant(
-        tmp_path,
-        {
-            "bnlib/axes.py": "".join(function(f"f{i}", 15) for i in range(10))
-            + "\n" * 30,
-            "bnlib/moments.py": "\n".join(function(f"f{i}", 3) for i in range(7))
-            + function("g", 25),
-            "bnlib/transform.py": function("h", 26),
-        },
-    )
-    assert budget_faults(tmp_path) == [
-        "transform.py: h has 26 lines",
-        "over a tenth of the bodies pass 15 lines: moments.py: g 25, transform.py: h 26",
-    ]
-    plant(tmp_path, {"bnlib/axes.py": "\n" * 201})
-    assert budget_faults(tmp_path)[0] == "axes.py: 201 lines"

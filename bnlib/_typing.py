@@ -1,0 +1,18 @@
+"""The types of public signatures, in one place.
+
+What goes in is anything that NumPy can read as an array; what comes out is an array of floats.
+"""
+
+from collections.abc import Sequence
+from typing import Any, SupportsIndex, TypeAlias
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+__all__ = ["Array", "ArrayLike", "Axis", "Channels", "State", "Statistics"]
+
+Array: TypeAlias = NDArray[np.floating[Any]]
+Axis: TypeAlias = SupportsIndex | Sequence[SupportsIndex]
+Channels: TypeAlias = int | tuple[int, ...]
+State: TypeAlias = dict[str, NDArray[Any]]
+Statistics: TypeAlias = tuple[ArrayLike, ArrayLike, float]  # mean, variance, count
