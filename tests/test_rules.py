@@ -1,4 +1,4 @@
-"""The rules that keep the project easy to read: imports, stems, code map, docstrings.
+"""The rules that keep the project easy to read: imports, stems, code map, docstrings, types.
 
 Each rule is a function that returns its faults as strings. It is asserted on the project, where it
 must find none, and then on planted faults, which it must find: a rule that cannot fail is no rule.
@@ -6,6 +6,7 @@ must find none, and then on planted faults, which it must find: a rule that cann
 
 import ast
 import re
+import subprocess
 import sys
 from pathlib import Path
 
@@ -464,3 +465,85 @@ def test_a_name_missing_from_the_reference_is_found(tmp_path):
         "bnlib.tf_ops.normalize: not in book/api.md",
         "bnlib.tf_ops.inner.forgotten: not in book/api.md",
     ]
+
+
+# Types: what a user calls says what it takes and gives
+
+
+def untyped(function):
+    """Name the arguments of a function, and its result, that have no type."""
+    a = function.args
+    named = [*a.posonlyargs, *a.args, *a.kwonlyargs, a.vararg, a.kwarg]
+    bare = [arg.arg for arg in named if arg and not arg.annotation]
+    bare = [name for name in bare if name not in ("self", "cls")]
+    return bare + ([] if function.returns else ["return"])
+
+
+def offered(node):
+    """Yield a public function, or the public methods of a public class."""
+    if isinstance(node, ast.FunctionDef):
+        yield node.name, node
+    elif isinstance(node, ast.ClassDef):
+        for inner in node.body:
+            special = getattr(inner, "name", "") in ("__init__", "__call__")
+            if isinstance(inner, ast.FunctionDef) and (
+                special or not inner.name.startswith("_")
+            ):
+                yield f"{node.name}.{inner.name}", inner
+
+
+def type_faults(root, modules):
+    return [
+        f"bnlib.{module}.{name}: no type for {', '.join(untyped(function))}"
+        for module, tree in library(root).items()
+        if module in modules
+        for node in tree.body
+        if getattr(node, "name", None) in public_names(tree)
+        for name, function in offered(node)
+        if untyped(function)
+    ]
+
+
+def test_public_names_of_the_core_have_types():
+    assert type_faults(ROOT, CORE) == []
+
+
+def test_a_missing_type_is_found(tmp_path):
+    code = """
+__all__ = ["Moments", "moments"]
+class Moments:
+    def __init__(self, x): ...
+    def value(self) -> float: ...
+    def _inner(self, x): ...
+def moments(x: int, *rest, axis=-1): ...
+def helper(x): ...
+"""
+    plant(tmp_path, {"bnlib/moments.py": code, "bnlib/_checks.py": code})
+    assert type_faults(tmp_path, ["moments"]) == [
+        "bnlib.moments.Moments.__init__: no type for x, return",
+        "bnlib.moments.moments: no type for axis, rest, return",
+    ]
+
+
+def test_the_users_script_touches_every_name_of_the_core():
+    """So that the type checker, which reads it, has seen them all."""
+    script = ast.parse((ROOT / "tests/user_script.py").read_text())
+    used = {node.attr for node in ast.walk(script) if isinstance(node, ast.Attribute)}
+    assert public_names(library(ROOT)["__init__"]) - used == set()
+
+
+# Complexity: ruff watches, at a generous value
+
+
+def test_a_function_that_does_too_much_is_found():
+    branches = "".join(f"    if x == {i}:\n        x += 1\n" for i in range(16))
+    lines = "    x += 1\n" * 70
+    for body, rule in ((branches, "C901"), (lines, "PLR0915")):
+        found = subprocess.run(
+            [sys.executable, "-m", "ruff", "check", "--output-format=concise", "-"],
+            input=f"def f(x):\n{body}    return x\n",
+            capture_output=True,
+            text=True,
+            cwd=ROOT,
+        )
+        assert rule in found.stdout, found.stdout + found.stderr
