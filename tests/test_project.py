@@ -510,15 +510,24 @@ def test_a_users_script_has_right_types(tmp_path):
 def installs(text):
     """Yield what each `pip install` in a text would install by name: `(name, line)`."""
     for line in text.splitlines():
-        for command in re.finditer(r"\bpip3? install\s", line):
-            # It ends with its line, its backtick, its comment, or the next command.
-            rest = re.split(r"[`#;|&)\\]", line[command.end() :])[0]
-            words = iter(re.findall(r"\"[^\"]+\"|'[^']+'|[^\s\"']+", rest))
+        plain = re.sub(r"\$\$?\([^)]*\)", "$", line)  # what a shell would put in
+        for command in re.finditer(r"\bpip3? install(?=\s)", plain):
+            # It ends with its line, backtick, comment or string, or at the next command.
+            rest = re.split(r"[`#;|&)\\]", plain[command.end() :])[0]
+            words = iter(words_of(rest))
             for word in words:
                 if word in ("-r", "-c", "--python"):
                     next(words, None)
-                elif not re.match(r"-|[\"']?[.$/<]|\S*\.(?:whl|tar\.gz)$", word):
-                    yield word.strip("\"'"), line
+                elif not re.match(r"[-.$/<]|\S*\.(?:whl|tar\.gz)$", word):
+                    yield word, line
+
+
+def words_of(rest):
+    """Split into words, quoted or bare, up to a quote that closes what is around."""
+    word, place = re.compile(r"""\s+(?:"([^"]+)"|'([^']+)'|([^\s"']+))"""), 0
+    while found := word.match(rest, place):
+        place = found.end()
+        yield found[1] or found[2] or found[3].rstrip(".,:") or "."
 
 
 def install_faults(texts):
