@@ -18,6 +18,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from mended import locked
 from onnx.reference import ReferenceEvaluator
 from samples import friendly
 
@@ -780,7 +781,7 @@ def test_the_row_of_keras():
     layer(x, training=True)
     blended = row.keep * 0 + (1 - row.keep) * x.mean(0)
     agree(np.asarray(layer.moving_mean), blended, 1e-5)
-    assert keras.__version__.startswith(row.version)
+    assert locked("keras").startswith(row.version)
 
 
 def test_the_row_of_torch():
@@ -793,7 +794,7 @@ def test_the_row_of_torch():
     layer(torch.tensor(x))
     agree(layer.running_mean.numpy(), 0.1 * x.mean(0), 1e-5)
     agree(layer.running_var.numpy(), 0.9 + 0.1 * x.var(0, ddof=1), 1e-5)
-    assert torch.__version__.startswith(row.version)
+    assert locked("torch").startswith(row.version)
 
 
 def test_the_row_of_onnx():
