@@ -122,6 +122,7 @@ def train_step(strategy, model, optimizer, loss):
 
 
 def _check_scope(strategy, model, optimizer):
+    """Refuse variables that are not the strategy's: they would be trained on one replica alone."""
     weights = model.variables if model.built else []
     for name, values in ("model", weights), ("optimizer", [optimizer.iterations]):
         inside = [strategy.extended.variable_created_in_scope(v.value) for v in values]
@@ -136,7 +137,9 @@ def join_workers(timeout=120):
     """Meet the other workers, and make a `MultiWorkerMirroredStrategy` with them.
 
     TensorFlow's own wait for a missing worker cannot be bounded, and SIGTERM does not end it. So
-    the workers first wait for each other's ports, and only then enter TensorFlow.
+    the workers first wait for each other's ports, and only then enter TensorFlow. Should that last
+    step hang all the same, because a worker has died just then, the process prints where each of
+    its threads stands, and ends.
 
     Args:
         timeout: seconds to wait for the others, and later for any exchange with them.
@@ -145,8 +148,11 @@ def join_workers(timeout=120):
         A `tf.distribute.MultiWorkerMirroredStrategy`.
 
     Raises:
-        RuntimeError: when there is no cluster in the environment variable TF_CONFIG.
+        RuntimeError: when there is no cluster in the environment variable TF_CONFIG, or this
+            process is none of its workers.
         TimeoutError: when a worker did not come. It is named.
+
+    Source: TensorFlow's guide to multi-worker training with Keras.
     """
     resolver = tf.distribute.cluster_resolver.TFConfigClusterResolver()
     me = resolver.task_type, resolver.task_id
@@ -176,11 +182,15 @@ def _cluster(resolver, me):
 
 
 def _meet(cluster, me, timeout):
-    """Listen at our own address until all others have answered at theirs."""
+    """Listen at our own address until all others have answered at theirs.
+
+    The port can be shared with the server that TensorFlow will start there, but not on Windows.
+    """
     port = int(cluster[me].rpartition(":")[2])
     missing = {who: address for who, address in cluster.items() if who != me}
     deadline = time.monotonic() + timeout
-    with socket.create_server(("", port), reuse_port=True):
+    shared = hasattr(socket, "SO_REUSEPORT")
+    with socket.create_server(("", port), reuse_port=shared):
         while missing := {w: a for w, a in missing.items() if not _answers(a)}:
             if time.monotonic() > deadline:
                 names = ", ".join(f"{j} {i} at {a}" for (j, i), a in missing.items())
@@ -192,6 +202,7 @@ def _meet(cluster, me, timeout):
 
 
 def _answers(address):
+    """Whether somebody listens there."""
     host, _, port = address.rpartition(":")
     try:
         socket.create_connection((host, int(port)), timeout=1).close()
