@@ -9,6 +9,9 @@ import numpy as np
 def as_floating(name, value):
     """Return `value` as a floating array: floats as they are, integers and booleans as float64.
 
+    An array in another memory order or byte order than C's and this machine's is copied into
+    them: everything that follows is several times as fast then.
+
     Raises:
         TypeError: for complex, object, string and masked arrays.
     """
@@ -25,6 +28,8 @@ def as_floating(name, value):
             f"{name} must hold real numbers; got dtype {array.dtype}. "
             "Convert it first, for example with x.astype(np.float32)."
         )
+    if not (array.flags.c_contiguous and array.dtype.isnative):
+        array = array.astype(array.dtype.newbyteorder("="), order="C")
     return array
 
 

@@ -5,12 +5,16 @@ multiply-add), and every partial sum has its fixed place, so that the number of 
 changes nothing here too.
 """
 
+import functools
+
 import numba
 import numpy as np
 
 from bnlib._numpy import HIGH
 
 CHUNKS = 64  # places for partial sums: how finely the rows can be dealt out to threads
+THREADED = 1 << 19  # numbers a thread, below which waking it takes longer than it saves
+_threads = None
 
 compiled = numba.njit(
     cache=True, nogil=True, error_model="numpy", fastmath={"contract"}
@@ -22,10 +26,27 @@ threaded = numba.njit(
 
 def set_threads(threads):
     """As `_numpy.set_threads`."""
-    available = numba.config.NUMBA_NUM_THREADS
-    numba.set_num_threads(min(threads or 8, available))
+    global _threads
+    _threads = threads
 
 
+def _in_threads(kernel):
+    """Run a kernel in as many threads as x is worth, and leave numba's setting as it was."""
+
+    @functools.wraps(kernel)
+    def run(x, *arguments):
+        before = numba.get_num_threads()
+        most = min(_threads or 8, 8, numba.config.NUMBA_NUM_THREADS)
+        numba.set_num_threads(max(1, min(most, x.size // THREADED)))
+        try:
+            return kernel(x, *arguments)
+        finally:
+            numba.set_num_threads(before)
+
+    return run
+
+
+@_in_threads
 def sums(x, others, pilot):
     """As `_numpy.sums`."""
     before, channels, after = x.shape
@@ -41,6 +62,7 @@ def sums(x, others, pilot):
     return results.sum(0)
 
 
+@_in_threads
 def affine(x, high, multiplier, shift, y):
     """As `_numpy.affine`."""
     high = np.zeros(x.shape[1], x.dtype) if high is None else high
@@ -51,6 +73,7 @@ def affine(x, high, multiplier, shift, y):
         _affine_rows(x, high, multiplier, shift, y)
 
 
+@_in_threads
 def combine(x, grad, high, slope, multiplier, shift, grad_x):
     """As `_numpy.combine`."""
     high = np.zeros(x.shape[1], x.dtype) if high is None else high

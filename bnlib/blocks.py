@@ -6,7 +6,7 @@ The loops are in `_numpy`, or in `_numba` if you ask for it. Here is what keeps 
   where the mean is small beside the deviation anyway.
 - Short runs are summed in float32, and these sums in float64.
 - Where the result says that this was not enough (variance 0, tiny, infinite or NaN; pilot more than
-  two deviations off), that channel is summed again in float64, around the mean just found.
+  a deviation off), that channel is summed again in float64, around the mean just found.
 - The mean is split in two: `x - high` is exact where it matters, and the rest goes into the shift.
 
 The clear code of the callers does the rest: where `suits` is false, and where `transform` or
@@ -33,9 +33,8 @@ SAFE = {4: (1e-30, 1e30), 8: (1e-300, 1e300)}
 
 
 def suits(x, where):
-    """Whether x is worth it: large, without gaps, of a common float dtype, one axis kept."""
-    plain = x.flags.c_contiguous and x.dtype.char in "efd" and x.dtype.isnative
-    return x.size >= SMALLEST and plain and len(where.axis) == 1
+    """Whether x is worth it: large, of a common float dtype, and one axis kept."""
+    return x.size >= SMALLEST and x.dtype.char in "efd" and len(where.axis) == 1
 
 
 def moments(x, where):
@@ -97,8 +96,8 @@ def _vector(name, value, where, default=None):
 
 
 def _far(distance, variance):
-    """Whether `distance` is more than 2 deviations: numbers that lie so far off lose digits."""
-    return distance * distance > 4 * variance
+    """Whether `distance` is more than 1 deviation: numbers that lie so far off lose digits."""
+    return distance * distance > variance
 
 
 def _statistics(x, *grad):

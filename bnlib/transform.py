@@ -129,6 +129,7 @@ def batch_norm(
     >>> y.ravel(), mean, variance
     (array([3., 7.]), array([2.]), array([1.]))
     """
+    x = as_floating("x", x)
     mean, variance, _ = moments(x, axis=axis, weights=weights)
     y = batch_norm_inference(x, mean, variance, gamma, beta, axis=axis, epsilon=epsilon)
     return y, mean, variance
