@@ -82,7 +82,7 @@ bench: $(READY) $(TORCH)
 lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy
+	$(BIN)/python -m mypy
 	$(BIN)/python -m tools.workflows
 
 format: $(READY)
@@ -117,7 +117,7 @@ lock: $(READY)
 dist: $(READY)
 	$(if $(TAG),$(BIN)/python -m tools.release check $(TAG))
 	rm -rf dist build *.egg-info
-	$(BIN)/uv build --quiet --no-build-isolation --python $(BIN)/python --out-dir dist
+	$(BIN)/python -m uv build --quiet --no-build-isolation --python $(BIN)/python --out-dir dist
 	$(BIN)/python -m tools.release try dist
 
 _build/html/index.html: $(READY) $(SITE_FROM)
