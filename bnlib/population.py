@@ -101,7 +101,7 @@ class Population:
         """Return everything that `restore` needs.
 
         Returns:
-            A dict of arrays: mean, variance, count and updates.
+            mean, variance, count and updates, by name, as arrays.
         """
         names = ("mean", "variance", "count", "updates")
         return {name: np.array(getattr(self, name)) for name in names}

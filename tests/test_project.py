@@ -510,13 +510,13 @@ def test_a_users_script_has_right_types(tmp_path):
 def installs(text):
     """Yield what each `pip install` in a text would install by name: `(name, line)`."""
     for line in text.splitlines():
-        plain = re.sub(r"\$\$?\([^)]*\)", "$", line)  # what a shell would put in
+        plain = re.sub(r"\$\$?\([^)]*\)|\$\{\{.*?\}\}", "$", line)  # filled in later
         for command in re.finditer(r"\bpip3? install(?=\s)", plain):
             # It ends with its line, backtick, comment or string, or at the next command.
             rest = re.split(r"[`#;|&)\\]", plain[command.end() :])[0]
             words = iter(words_of(rest))
             for word in words:
-                if word in ("-r", "-c", "--python"):
+                if word in ("-r", "-c", "--python", "--resolution"):
                     next(words, None)
                 elif not re.match(r"[-.$/<]|\S*\.(?:whl|tar\.gz)$", word):
                     yield word, line
@@ -583,6 +583,8 @@ def test_somebody_elses_package_is_found(line):
         'pip {} "bnlib-book @ git+https://github.com/owner/name"',
         "pip {} dist/x.whl",
         "pip {} $NAME",
+        'pip {} --resolution ${{ matrix.resolution }} -e ".[test]"',
+        'pip {} --quiet "$$(grep uv requirements.lock)"',
         'assert "pip {}" in text',
         "with the node that pip {}ed",
     ],
