@@ -115,7 +115,7 @@ lock: $(READY)
 
 # With TAG=v1.2.3 only if that is the version.
 dist: $(READY)
-	$(if $(TAG),$(BIN)/python -m tools.release check $(TAG))
+	$(if $(TAG),$(BIN)/python -m tools.release check '$(TAG)')
 	rm -rf dist build *.egg-info
 	$(BIN)/python -m uv build --quiet --no-build-isolation --python $(BIN)/python --out-dir dist
 	$(BIN)/python -m tools.release try dist

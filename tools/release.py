@@ -96,7 +96,8 @@ def main() -> int:
     trying.add_argument("folder", type=Path)
     options = parser.parse_args()
     if options.verb == "check":
-        print(fault := check_tag(options.tag))
+        fault = check_tag(options.tag)
+        print(fault or f"{options.tag} is the tag of this version")
         return int(bool(fault))
     wheels = sorted(options.folder.glob("*.whl"))
     if len(wheels) != 1:
