@@ -532,6 +532,66 @@ def test_the_users_script_touches_every_name_of_the_core():
     assert public_names(library(ROOT)["__init__"]) - used == set()
 
 
+# Any system: the library asks nothing of POSIX without looking whether it is there
+
+POSIX_MODULES = {"fcntl", "grp", "posix", "pwd", "resource", "syslog", "termios", "tty"}
+POSIX_NAMES = {
+    "fork",
+    "forkpty",
+    "getpgid",
+    "getuid",
+    "kill",
+    "killpg",
+    "nice",
+    "setpgid",
+}
+POSIX_NAMES |= {"sched_getaffinity", "setsid", "uname", "SIGKILL", "SIGHUP", "SIGUSR1"}
+POSIX_NAMES |= {"preexec_fn", "start_new_session"}
+
+
+def posix_faults(root):
+    faults = []
+    for module, tree in library(root).items():
+        for node in ast.walk(tree):
+            said = set()
+            if isinstance(node, ast.Import):
+                said = {alias.name for alias in node.names} & POSIX_MODULES
+            elif isinstance(node, ast.ImportFrom):
+                said = {node.module} & POSIX_MODULES
+            elif isinstance(node, ast.Attribute):
+                whose = getattr(node.value, "id", "")
+                said = {node.attr} & POSIX_NAMES if whose in ("os", "signal") else set()
+            elif isinstance(node, ast.keyword):
+                said = {node.arg} & POSIX_NAMES
+                if node.arg == "reuse_port" and isinstance(node.value, ast.Constant):
+                    said = {"reuse_port"}
+            elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+                said = set(re.findall(r"^/(?:proc|dev|tmp|etc)\b", node.value))
+            faults += [f"bnlib.{module}: {name}" for name in sorted(said)]
+    return faults
+
+
+def test_the_library_asks_nothing_of_posix():
+    assert posix_faults(ROOT) == []
+
+
+@pytest.mark.parametrize(
+    ("code", "name"),
+    [
+        ("import os\nos.sched_getaffinity(0)", "sched_getaffinity"),
+        ("import signal\nx = signal.SIGKILL", "SIGKILL"),
+        ("import resource", "resource"),
+        ("from fcntl import flock", "fcntl"),
+        ("open('/proc/cpuinfo')", "/proc"),
+        ("server(reuse_port=True)", "reuse_port"),
+        ("Popen(x, start_new_session=True)", "start_new_session"),
+    ],
+)
+def test_what_only_posix_has_is_found(tmp_path, code, name):
+    plant(tmp_path, {"bnlib/data.py": code})
+    assert posix_faults(tmp_path) == [f"bnlib.data: {name}"]
+
+
 # Complexity: ruff watches, at a generous value
 
 
