@@ -14,9 +14,6 @@ from pathlib import Path
 from urllib.parse import unquote, urldefrag, urlsplit
 
 from axe_playwright_python.base import AXE_SCRIPT
-from playwright.sync_api import sync_playwright
-
-from tools.chromium import find_chromium
 
 LOCAL = ("file:", "data:", "blob:", "http://127.0.0.1:")
 PHONE, DESK = {"width": 390, "height": 844}, {"width": 1280, "height": 900}
@@ -97,21 +94,13 @@ class Page:
 
 
 @contextlib.contextmanager
-def open_browser():
-    """Start Chromium; nothing that it asks of other hosts leaves this machine."""
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=find_chromium(),
-            args=[
-                "--no-sandbox"
-            ],  # it opens our own files only, and CI may run as root
-        )
-        context = browser.new_context(viewport=DESK)
+def open_context(browser):
+    """Yield a context; nothing that its pages ask of other hosts leaves this machine."""
+    with browser.new_context(viewport=DESK) as context:
         context.route(
             lambda url: not url.startswith(LOCAL), lambda route: route.abort()
         )
         yield context
-        browser.close()
 
 
 def pages_of(site):

@@ -25,7 +25,6 @@ from browsing import (
     console_messages,
     failed_resources,
     look,
-    open_browser,
     outside_requests,
     pages_of,
     phone_overflow,
@@ -150,10 +149,10 @@ def plain(sites):
 
 
 @pytest.fixture(scope="module")
-def pages(site, plain):
+def pages(browser, site, plain):
     """Open every page of the site with an address, and the chapter of the one without."""
     (site / "book.pdf").write_bytes(b"")
-    with serve(site) as base, serve(plain) as other, open_browser() as browser:
+    with serve(site) as base, serve(plain) as other:
         found = {path: look(browser, base + path) for path in pages_of(site)}
         return found, base, look(browser, f"{other}{CHAPTER}.html")
 

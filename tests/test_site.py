@@ -21,7 +21,6 @@ from browsing import (
     broken_links,
     heavy,
     look,
-    open_browser,
     output_faults,
     page_faults,
     pages_of,
@@ -39,12 +38,6 @@ ROOT = Path(__file__).resolve().parents[1]
 SITE = Path(os.environ.get("BOOK_SITE", ROOT / "_build/html"))
 CHAPTER = "part1/02_moments.html"
 NOTEBOOKS = sorted((ROOT / "book").glob("part*/*.ipynb"))
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with open_browser() as browser:
-        yield browser
 
 
 @pytest.fixture(scope="module")
