@@ -4,6 +4,7 @@
 #   make serve      build it, then serve it on http://localhost:8000
 #   make pdf        print the website as one book, _build/bnlib-book.pdf
 #   make test       everything: lint, library, notebooks, built site
+#   make test-slow  what only repeats, elsewhere or for longer, what `make test` shows
 #   make notebooks  execute the chapters whose text or library changed, in place
 #   make explorables  bundle the widgets of explorables/ (the one verb that needs Node and npm)
 #   make bench      time bnlib beside its peers; prints ratios
@@ -16,6 +17,7 @@
 
 PYTHON ?= python3
 PORT   ?= 8000
+WORKERS ?= 2
 VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
@@ -31,7 +33,7 @@ export TF_ENABLE_ONEDNN_OPTS = 0
 export OPENBLAS_NUM_THREADS = 1
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: bench chromium book explorables lighthouse links pdf serve test test-lib test-notebooks test-site notebooks lint format lock clean distclean
+.PHONY: bench chromium book explorables lighthouse links pdf serve test test-lib test-notebooks test-site test-slow notebooks lint format lock clean distclean
 
 book: _build/html/index.html
 	@echo "The book is ready. Open file://$(CURDIR)/_build/html/index.html"
@@ -55,8 +57,14 @@ serve: book
 
 test: lint test-lib test-notebooks test-site
 
+# Groups are the files, but for a few: see tests/conftest.py.
+PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --durations=10
+
 test-lib: $(READY) $(TORCH) chromium
-	$(BIN)/python -m pytest bnlib tests --ignore tests/test_site.py
+	$(PYTEST) --dist loadgroup -m "not slow" bnlib tests --ignore tests/test_site.py
+
+test-slow: $(READY) $(TORCH) chromium _build/html/index.html
+	$(PYTEST) --dist loadgroup -m slow tests
 
 test-notebooks: _build/.notebooks-tested
 
@@ -118,7 +126,7 @@ _build/html/index.html: $(READY) $(SITE_FROM)
 # nbval runs the notebooks that changed since it last passed; all of them when the library did.
 NBVAL_ALSO := $(READY) $(TORCH) $(LIBRARY) book/conftest.py tools/tolerance.py tests/nbval_sanitize.cfg
 _build/.notebooks-tested: $(NOTEBOOKS) $(NBVAL_ALSO)
-	$(BIN)/python -m pytest --nbval --nbval-current-env --nbval-cell-timeout=300 \
+	$(PYTEST) --dist loadfile --nbval --nbval-current-env --nbval-cell-timeout=300 \
 		--nbval-sanitize-with tests/nbval_sanitize.cfg \
 		$(if $(filter $(NBVAL_ALSO),$?),$(NOTEBOOKS),$(filter %.ipynb,$?))
 	@mkdir -p $(@D) && touch $@
