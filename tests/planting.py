@@ -109,9 +109,8 @@ def outcome(tests, edit=None):
 def _answer(pipe, tests, edit):
     try:
         with tempfile.TemporaryDirectory() as folder:
-            if (
-                edit and edit[1] != edit[2]
-            ):  # what numba compiles from it must not be kept
+            if edit and edit[1] != edit[2]:
+                # What numba compiles with a fault in it must not be kept.
                 os.environ["NUMBA_CACHE_DIR"] = folder
             pipe.send(_run(tests, edit))
     except Exception as problem:
@@ -125,11 +124,8 @@ def _run(tests, edit):
     os.chdir(ROOT)
     os.environ["HYPOTHESIS_STORAGE_DIRECTORY"] = os.devnull
     said, witness = io.StringIO(), Witness()
-    options = ["-q", "-x", "--tb=short", "-p", "no:cacheprovider"]
-    options += [
-        "-W",
-        "ignore::pytest.PytestAssertRewriteWarning",
-    ]  # of what is preloaded
+    options = ["-q", "-x", "--tb=native", "-p", "no:cacheprovider", "-p", "no:nbval"]
+    options += ["-W", "ignore::pytest.PytestAssertRewriteWarning"]  # it is preloaded
     loader = planted(*edit) if edit else contextlib.nullcontext()
     with (
         loader as planter,
