@@ -4,6 +4,7 @@
 #   make serve      build it, then serve it on http://localhost:8000
 #   make pdf        print the website as one book, _build/bnlib-book.pdf
 #   make test       everything: lint, library, notebooks, built site
+#   make test-slow  what only repeats, elsewhere or for longer, what `make test` shows
 #   make notebooks  execute the chapters whose text or library changed, in place
 #   make explorables  bundle the widgets of explorables/ (the one verb that needs Node and npm)
 #   make bench      time bnlib beside its peers; prints ratios
@@ -16,6 +17,7 @@
 
 PYTHON ?= python3
 PORT   ?= 8000
+WORKERS ?= 2
 VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
@@ -31,7 +33,7 @@ export TF_ENABLE_ONEDNN_OPTS = 0
 export OPENBLAS_NUM_THREADS = 1
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: bench book browser explorables lighthouse links pdf serve test test-lib test-notebooks test-site notebooks lint format lock clean distclean writable
+.PHONY: bench book browser explorables lighthouse links pdf serve test test-lib test-notebooks test-site test-slow notebooks lint format lock clean distclean writable
 
 book: _build/html/index.html
 	@$(BIN)/python -c 'import pathlib; print("The book is ready. Open", pathlib.Path("$<").resolve().as_uri())'
@@ -55,13 +57,22 @@ serve: book
 
 test: lint test-lib test-notebooks test-site
 
-test-lib: $(READY) $(TORCH) browser
-	$(BIN)/python -m pytest bnlib tests --ignore tests/test_site.py
+# Groups are the files, but for a few: see tests/conftest.py.
+PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup --durations=10
+
+# What needs a browser or builds a book. The longest comes first.
+SITE_TESTS := $(patsubst %,tests/test_%.py,site setup publishing explorables styles plots)
+
+test-lib: $(READY) $(TORCH)
+	$(PYTEST) -m "not slow" bnlib tests $(SITE_TESTS:%=--ignore=%)
+
+test-slow: _build/html/index.html $(TORCH) browser
+	$(PYTEST) -m slow tests
 
 test-notebooks: _build/.notebooks-tested
 
 test-site: _build/html/index.html browser
-	$(BIN)/python -m pytest tests/test_site.py
+	$(PYTEST) -m "not slow" $(SITE_TESTS)
 
 notebooks: $(READY) $(TORCH)
 	$(BIN)/python tools/notebooks.py
@@ -117,7 +128,7 @@ _build/html/index.html: $(READY) $(SITE_FROM)
 # nbval runs the notebooks that changed since it last passed; all of them when the library did.
 NBVAL_ALSO := $(READY) $(TORCH) $(LIBRARY) book/conftest.py tools/tolerance.py tests/nbval_sanitize.cfg
 _build/.notebooks-tested: $(NOTEBOOKS) $(NBVAL_ALSO)
-	$(BIN)/python -m pytest --nbval --nbval-current-env --nbval-cell-timeout=300 \
+	$(PYTEST) --dist loadfile --nbval --nbval-current-env --nbval-cell-timeout=300 \
 		--nbval-sanitize-with tests/nbval_sanitize.cfg \
 		$(if $(filter $(NBVAL_ALSO),$?),$(NOTEBOOKS),$(filter %.ipynb,$?))
 	@mkdir -p $(@D) && touch $@
