@@ -55,24 +55,24 @@ serve: book
 	@echo "http://localhost:$(PORT)  (Ctrl-C stops)"
 	@$(BIN)/python -m http.server $(PORT) --directory _build/html
 
-test: lint test-lib test-notebooks test-site
+test: browser lint test-lib test-notebooks test-site
 
 # Groups are the files, but for a few: see tests/conftest.py.
-PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup --durations=10
+PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --durations=10
 
 # What needs a browser or builds a book. The longest comes first.
 SITE_TESTS := $(patsubst %,tests/test_%.py,site setup publishing explorables styles plots)
 
 test-lib: $(READY) $(TORCH)
-	$(PYTEST) -m "not slow" bnlib tests $(SITE_TESTS:%=--ignore=%)
+	$(PYTEST) --dist loadgroup -m "not slow" bnlib tests $(SITE_TESTS:%=--ignore=%)
 
 test-slow: _build/html/index.html $(TORCH) browser
-	$(PYTEST) -m slow tests
+	$(PYTEST) --dist loadgroup -m slow tests
 
 test-notebooks: _build/.notebooks-tested
 
 test-site: _build/html/index.html browser
-	$(PYTEST) -m "not slow" $(SITE_TESTS)
+	$(PYTEST) --dist loadgroup -m "not slow" $(SITE_TESTS)
 
 notebooks: $(READY) $(TORCH)
 	$(BIN)/python tools/notebooks.py

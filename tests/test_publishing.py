@@ -128,8 +128,10 @@ def site_of(folder, process):
 
 @pytest.fixture(scope="module")
 def sites(tmp_path_factory):
-    """Build both at once: the one with an address, and the one without."""
-    here, there = tmp_path_factory.mktemp("with"), tmp_path_factory.mktemp("without")
+    """Build both at once, at odd paths: the one with an address, and the one without."""
+    here, there = map(
+        tmp_path_factory.mktemp, ("mit \u00f6rtchen", "ohne \u00f6rtchen")
+    )
     addressed = start_build(
         here, TOC, HOME, BOOK_REPOSITORY=REPOSITORY, BOOK_PDF="book.pdf"
     )

@@ -39,18 +39,18 @@ UNREACHABLE = {
 }
 
 
-def run(*command, prepare=None, **said):
+def run(*command, prepare=None, cwd=ROOT, **said):
     """Run a program as a user does; return its exit code, its output, and its complaints."""
     ours = ("MAKE", "MFLAGS", "PIP_", "UV_", "CHROMIUM", "PLAYWRIGHT_")
     kept = {k: v for k, v in os.environ.items() if not k.startswith(ours)}
     done = subprocess.run(
         command,
-        cwd=ROOT,
+        cwd=cwd,
         env=kept | said,
         capture_output=True,
         text=True,
         check=False,
-        timeout=600,
+        timeout=1200,
         preexec_fn=prepare,
     )
     return done.returncode, done.stdout, done.stderr
@@ -178,6 +178,28 @@ def test_a_path_with_a_space_and_an_umlaut(clone):
     )
     assert (code, said) == (0, "")
     assert out.splitlines()[-1] == find()
+
+
+@pytest.mark.slow
+def test_the_book_is_made_and_tested_at_such_a_path(tmp_path):
+    """All of it, with an environment of its own; needs a network, or what an earlier one left."""
+    folder = tmp_path / "mein b\u00fcch"
+    left_out = shutil.ignore_patterns(".*", "_build", "__pycache__", "*.egg-info")
+    shutil.copytree(ROOT, folder, ignore=left_out)
+    make = ("make", "--no-print-directory", "-C", str(folder))
+    code, out, said = run(*make, "book")
+    assert code == 0, out + said
+    index = folder / "_build/html/index.html"
+    assert out.splitlines()[-1] == f"The book is ready. Open {index.as_uri()}"
+    tests = (
+        f"tests/test_{name}.py" for name in ("moments", "plots", "data", "explorables")
+    )
+    python = (str(folder / ".venv/bin/python"), "-m", "pytest", "-q", "-n", "0")
+    code, out, said = run(*python, *tests, cwd=folder)
+    assert code == 0, out + said
+    site = ("test_site.py", "-k", "from_disk or search or links_lead")
+    code, out, said = run(*python, f"tests/{site[0]}", *site[1:], cwd=folder)
+    assert code == 0, out + said
 
 
 # What an installer says

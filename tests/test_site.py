@@ -451,10 +451,11 @@ def build(folder, text):
     )
 
 
-def test_a_sound_book_is_built(tmp_path):
-    done = build(tmp_path, SOUND)
+def test_a_sound_book_is_built_at_an_odd_path(tmp_path):
+    folder = tmp_path / "mein b\u00fcch"
+    done = build(folder, SOUND)
     assert done.returncode == 0, done.stderr
-    assert 'class="katex"' in (tmp_path / "_build/html/index.html").read_text()
+    assert 'class="katex"' in (folder / "_build/html/index.html").read_text()
 
 
 def test_a_broken_book_is_not_built(tmp_path):
