@@ -398,18 +398,39 @@ def float64():
     keras.config.set_dtype_policy(before)
 
 
-def test_resnet50_trains_on_the_path_of_keras(float64):
+def residual(weights, input_shape, classes):
+    """Return a network of the kind of ResNet50, with two blocks for its sixteen."""
+    layers = keras.layers
+    inputs = keras.Input(input_shape)
+    x = layers.Activation("relu")(Keras()(layers.Conv2D(8, 3, strides=2)(inputs)))
+    for filters in (8, 16):
+        y = Keras()(layers.Conv2D(filters, 3, padding="same", strides=2)(x))
+        y = layers.Conv2D(filters, 3, padding="same")(layers.Activation("relu")(y))
+        x = Keras()(layers.Conv2D(filters, 1, strides=2)(x))
+        x = layers.Activation("relu")(layers.Add()([x, Keras()(y)]))
+    x = layers.GlobalAveragePooling2D()(x)
+    return keras.Model(inputs, layers.Dense(classes, "softmax")(x))
+
+
+@pytest.mark.parametrize(
+    ("build", "norms", "rate"),
+    [
+        (residual, 7, 0.1),
+        pytest.param(keras.applications.ResNet50, 53, 0.01, marks=pytest.mark.slow),
+    ],
+)
+def test_resnet50_trains_on_the_path_of_keras(float64, build, norms, rate):
     keras.utils.set_random_seed(0)
-    build = keras.applications.ResNet50
     model = build(weights=None, input_shape=(32, 32, 3), classes=10)
     ours = from_keras(model)
-    assert sum(isinstance(x, BatchNormalization) for x in ours.layers) == 53
+    assert sum(isinstance(x, BatchNormalization) for x in ours.layers) == norms
     rng = np.random.default_rng(0)
     x, labels = rng.normal(size=(8, 32, 32, 3)), rng.integers(10, size=8)
     assert_close([ours(x)], [model(x)], 1e-12)
     losses = []
     for each in (model, ours):
-        each.compile("sgd", "sparse_categorical_crossentropy", jit_compile=False)
+        optimizer = keras.optimizers.SGD(rate)
+        each.compile(optimizer, "sparse_categorical_crossentropy", jit_compile=False)
         losses.append([each.train_on_batch(x, labels) for _ in range(3)])
     # each step multiplies a difference by some thousands: the fifth shows the last digit's
     np.testing.assert_allclose(*losses, rtol=1e-6)

@@ -121,33 +121,18 @@ print(json.dumps({
 """
 
 
-@pytest.fixture(scope="module")
-def elsewhere():
-    """Start both processes at once."""
+def elsewhere(script, backend):
+    """Return what a script prints last, as JSON."""
     quiet = {"TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": ""}
-    started = {
-        name: subprocess.Popen(
-            [sys.executable, "-c", script],
-            env=os.environ | quiet | {"KERAS_BACKEND": backend},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for name, script, backend in (
-            ("replicas", REPLICAS, "tensorflow"),
-            ("torch", TORCH, "torch"),
-        )
-    }
-    yield started
-    for process in started.values():
-        process.kill()
-        process.communicate()
-
-
-def answer(process):
-    out, problems = process.communicate(timeout=240)
-    assert process.returncode == 0, problems[-3000:]
-    return json.loads(out.splitlines()[-1])
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        env=os.environ | quiet | {"KERAS_BACKEND": backend},
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return json.loads(done.stdout.splitlines()[-1])
 
 
 # Accuracy
@@ -405,9 +390,9 @@ def test_fit_overrides_a_training_false_that_was_given_in_a_functional_model(
 # Other processes
 
 
-def test_3_15_1_torch_backend_loses_the_variance(elsewhere, still):
+def test_3_15_1_torch_backend_loses_the_variance(still):
     """The same in Keras's NumPy backend, which in 3.15.1 needs JAX to start."""
-    found = answer(elsewhere["torch"])
+    found = elsewhere(TORCH, "torch")
     assert found["backend"] == "torch"
     assert found["right"]["0.0"]
     wrong = not found["right"]["10000.0"] and not found["right"]["1000000.0"]
@@ -421,8 +406,9 @@ def test_3_15_1_torch_backend_loses_the_variance(elsewhere, still):
     assert "KERAS_BACKEND=tensorflow" in found["ours"]
 
 
-def test_3_15_1_keeps_the_statistics_of_the_first_replica(elsewhere, still):
-    found = answer(elsewhere["replicas"])
+@pytest.mark.slow  # as test_replicas.py, on a layer alone
+def test_3_15_1_keeps_the_statistics_of_the_first_replica(still):
+    found = elsewhere(REPLICAS, "tensorflow")
     base = 1e6
     still("replicas: fit keeps replica 0's mean", found["keras, fit"] == [2])
     assert found["fit"] == [101]

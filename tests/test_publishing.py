@@ -25,7 +25,6 @@ from browsing import (
     console_messages,
     failed_resources,
     look,
-    open_browser,
     outside_requests,
     pages_of,
     phone_overflow,
@@ -129,8 +128,10 @@ def site_of(folder, process):
 
 @pytest.fixture(scope="module")
 def sites(tmp_path_factory):
-    """Build both at once: the one with an address, and the one without."""
-    here, there = tmp_path_factory.mktemp("with"), tmp_path_factory.mktemp("without")
+    """Build both at once, at odd paths: the one with an address, and the one without."""
+    here, there = map(
+        tmp_path_factory.mktemp, ("mit \u00f6rtchen", "ohne \u00f6rtchen")
+    )
     addressed = start_build(
         here, TOC, HOME, BOOK_REPOSITORY=REPOSITORY, BOOK_PDF="book.pdf"
     )
@@ -150,10 +151,10 @@ def plain(sites):
 
 
 @pytest.fixture(scope="module")
-def pages(site, plain):
+def pages(browser, site, plain):
     """Open every page of the site with an address, and the chapter of the one without."""
     (site / "book.pdf").write_bytes(b"")
-    with serve(site) as base, serve(plain) as other, open_browser() as browser:
+    with serve(site) as base, serve(plain) as other:
         found = {path: look(browser, base + path) for path in pages_of(site)}
         return found, base, look(browser, f"{other}{CHAPTER}.html")
 

@@ -277,6 +277,7 @@ def test_one_device_needs_no_strategy_of_its_own():
 # Workers
 
 
+@pytest.mark.slow  # processes of their own; chapter 11 has such
 def test_two_workers_are_one_process_with_the_whole_batch(on_workers):
     first, second = (found["together"] for found in on_workers)
     assert first == second
@@ -285,11 +286,13 @@ def test_two_workers_are_one_process_with_the_whole_batch(on_workers):
         assert found["together"]["loss"] == pytest.approx(found["whole"]["loss"])
 
 
+@pytest.mark.slow  # processes of their own; chapter 11 has such
 def test_unsynchronised_workers_are_something_else(on_workers):
     for found in on_workers:
         assert error(found["alone"]["copies"][0], found["whole"]["weights"]) > 0.05
 
 
+@pytest.mark.slow  # processes of their own; chapter 11 has such
 def test_fit_fails_on_several_workers(on_workers, still):
     """Of Keras 3.15.1, issue 20585; chapter 11 says so."""
     for found in on_workers:
@@ -333,6 +336,7 @@ for number in range(4):
 """
 
 
+@pytest.mark.slow  # processes of their own; chapter 11 has such
 def test_when_a_worker_dies_in_training_the_others_say_so():
     with pytest.raises(RuntimeError, match="worker 0 of 2 ended") as caught:
         run_workers(["-c", DIES], 2)
