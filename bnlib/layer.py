@@ -38,6 +38,8 @@ class BatchNorm:
     >>> y = layer([[1.0], [3.0]], training=True)
     >>> layer.population.value()
     Moments(mean=array([1.]), variance=array([1.]), count=2)
+    >>> layer
+    BatchNorm(1, axis=-1, momentum=0.5, epsilon=0.001)
     """
 
     def __init__(
@@ -52,6 +54,7 @@ class BatchNorm:
         population=None,
     ):
         self.axis, self.epsilon = axis, as_epsilon(epsilon)
+        self._channels = channels
         self.gamma = np.ones(channels) if scale else None
         self.beta = np.zeros(channels) if center else None
         self.population = (
@@ -59,6 +62,17 @@ class BatchNorm:
         )
         self.gradients = {}
         self._saved = None
+
+    def __repr__(self):
+        """Show the arguments that make an equal layer; the population if it is not the usual."""
+        plain = type(self.population) is Exponential and not self.population.bessel
+        shown = [repr(self._channels), f"axis={self.axis}"]
+        shown += [f"momentum={self.population.momentum}"] if plain else []
+        shown.append(f"epsilon={self.epsilon}")
+        shown += ["center=False"] if self.beta is None else []
+        shown += ["scale=False"] if self.gamma is None else []
+        shown += [] if plain else [f"population={self.population!r}"]
+        return f"BatchNorm({', '.join(shown)})"
 
     def __call__(self, x, *, training, update=True, weights=None):
         """Normalise `x` by its own statistics, or by the population's.

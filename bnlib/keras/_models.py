@@ -7,6 +7,7 @@ thread through all of this: state, flags, the optimizer and the verification go 
 import contextlib
 import tempfile
 from collections.abc import Callable
+from inspect import isfunction
 from typing import Any, NamedTuple
 
 import keras
@@ -107,13 +108,29 @@ def _clone_graph(model, exchange, twins):
 def _copy_part(part, exchange):
     if exchange.wanted(part):
         return exchange.make(part)
+    if (
+        type(part) is keras.layers.Lambda
+    ):  # its code would be copied without what it refers to
+        return keras.layers.Lambda(
+            part.function,
+            output_shape=part._output_shape,
+            mask=part.mask,
+            arguments=part.arguments,
+            name=part.name,
+            dtype=part.dtype_policy,
+        )
+    inside = part._flatten_layers() if isinstance(part, Layer) else []
+    known = {type(layer).__name__: type(layer) for layer in inside}
+    known |= {f.__name__: f for f in vars(part).values() if isfunction(f)}
     try:
-        return type(part).from_config(part.get_config())
+        with keras.saving.custom_object_scope(
+            known
+        ):  # or they would have to be registered
+            return type(part).from_config(part.get_config())
     except Exception as error:
         raise ValueError(
-            f"{part.name!r} cannot be copied: {type(part).__name__} does not make an equal layer "
-            "from what its get_config returns. Give it a get_config with the arguments of its "
-            "__init__."
+            f"{part.name!r} cannot be copied: {type(part).__name__} makes no layer from what its "
+            "get_config returns. Give it a get_config with the arguments of its __init__."
         ) from error
 
 
@@ -144,20 +161,37 @@ def _inputs_like(model):
 
 
 def _follow_inside(old, new, exchange, twins):
-    """Pair, fill and replace the layers inside two layers of one class that hold others."""
+    """Pair and fill the layers inside two layers of one class, and put successors in the second.
+
+    What its `__init__` makes need not be what the first holds by now: batch norm layers of either
+    kind may have been put there since.
+    """
     inside = [part._flatten_layers(include_self=False) for part in (old, new)]
-    if [type(layer) for layer in inside[0]] != [type(layer) for layer in inside[1]]:
+    pairs = list(zip(*inside, strict=False))
+    norm = keras.layers.BatchNormalization
+    other_kind = [
+        (one, other)
+        for one, other in pairs
+        if type(one) is not type(other)
+        and not (isinstance(one, norm) and isinstance(other, norm))
+    ]
+    if len(inside[0]) != len(inside[1]) or other_kind:
         raise ValueError(
             f"{old.name!r} cannot be copied: {type(old).__name__} makes other layers from its "
             "get_config than it has. Give it a get_config with the arguments of its __init__."
         )
-    pairs = list(zip(*inside, strict=True))
-    for pair in pairs:
-        carry_state(*pair)
-    replaced = {}
-    replace_held(new, exchange, replaced, [])
+    successors = {}
     for one, other in pairs:
-        twins[id(one)] = one, replaced.get(id(other), (other, other))[1]
+        if is_graph(one) and id(one) not in twins and holds(one, exchange):
+            clone(one, exchange, twins)
+        if id(one) not in twins:
+            if exchange.wanted(one) or type(one) is not type(other):
+                twins[id(one)] = one, _successor(one, exchange)
+            else:
+                carry_state(one, other)
+                twins[id(one)] = one, other
+        successors[id(other)] = other, twins[id(one)][1]
+    put_held(new, successors, [])
 
 
 # State
@@ -206,18 +240,19 @@ def variables_of(twins):
 
 
 def replace_held(holder, exchange, twins, undo):
-    """Put new layers where a layer holds wanted ones: in attributes, lists, dicts and tuples.
+    """Put new layers where a layer or subclassed model, or one inside it, holds wanted ones.
+
+    Of the Sequential and Functional models that it holds, those with wanted layers are replaced by
+    copies, since their layers stand in a graph.
 
     Args:
-        holder: the layer or subclassed model; the layers that it holds are searched, too. Of the
-            Sequential and Functional models that it holds, those with wanted layers are replaced
-            by copies, since their layers stand in a graph.
+        holder: the layer or model.
         exchange: the `Exchange`.
         twins: is added to.
         undo: gets functions that put everything back; call them in reversed order.
 
     Raises:
-        ValueError: when a wanted layer is held elsewhere, or was never built.
+        ValueError: when a wanted layer is held where none can be put.
     """
     for layer in holder._flatten_layers(include_self=False):
         if is_graph(layer) and id(layer) not in twins and holds(layer, exchange):
@@ -225,6 +260,11 @@ def replace_held(holder, exchange, twins, undo):
     for layer in holder._flatten_layers(include_self=False):
         if exchange.wanted(layer) and id(layer) not in twins:
             twins[id(layer)] = layer, _successor(layer, exchange)
+    put_held(holder, twins, undo)
+
+
+def put_held(holder, twins, undo):
+    """Put successors where layers are held: in attributes, and in lists, dicts and tuples there."""
     gone = {id(old) for old, new in twins.values() if old is not new}
     for layer in _in_code(holder):
         for name, value in list(vars(layer).items()):
@@ -234,7 +274,7 @@ def replace_held(holder, exchange, twins, undo):
     if left:
         raise ValueError(
             f"{left} must be held in an attribute of a layer, or in a list, tuple or dict in one; "
-            f"{holder.name!r} holds them otherwise. Put our layer in the code of the model."
+            f"{holder.name!r} holds them otherwise. Put the layers in the code of the model."
         )
 
 
@@ -275,13 +315,15 @@ def _replace(value, put, holder, twins, undo):
             _switch(holder, put, value, new)
             undo.append(lambda: _switch(holder, put, new, value))
     elif isinstance(value, tuple):
-        items = list(value)
+        items, mark = list(value), len(undo)
         for i, item in enumerate(value):
             _replace(item, _putter(items, i), holder, twins, undo)
         if any(one is not other for one, other in zip(items, value, strict=True)):
             named = hasattr(value, "_fields")
             put(type(value)(*items) if named else type(value)(items))
-            undo.append(lambda: put(value))
+            undo.insert(
+                mark, lambda: put(value)
+            )  # after its items are back in the books
     elif isinstance(value, (list, dict)):
         keys = value if isinstance(value, dict) else range(len(value))
         for key in list(keys):
@@ -300,17 +342,14 @@ def _switch(holder, put, old, new):
 
 
 def _successor(layer, exchange):
-    """Make and build what comes in the place of one layer, under the same path."""
-    build = layer.get_build_config()
-    if not layer.built or not build:
-        raise ValueError(
-            f"{layer.name!r} must be built; it has no weights yet. Call the model on a batch first."
-        )
-    new = exchange.make(layer)
+    """Make what comes in the place of one layer: built under the same path, in the same state."""
+    if not layer.built:
+        return _copy_part(layer, exchange)
     with contextlib.ExitStack() as stack:
-        for part in layer.weights[0].path.split("/")[:-2] if layer.weights else ():
+        for part in layer.weights[0].path.split("/")[:-2]:
             stack.enter_context(keras.name_scope(part))
-        new.build_from_config(build)
+        new = _copy_part(layer, exchange)
+        new.build_from_config(layer.get_build_config())
     carry_state(layer, new)
     carry_flags(layer, new)
     return new
@@ -354,13 +393,10 @@ def _carry_optimizer(old, new, followed):
     trained = list(old._trainable_variables)
     successors = [followed.get(id(v), v) for v in trained]
     inner, its = (getattr(o, "inner_optimizer", o) for o in (old, new))
-    spared = getattr(inner, "_exclude_from_weight_decay", ())
-    names = getattr(inner, "_exclude_from_weight_decay_pattern", ())
-    if spared or names:
-        pairs = zip(trained, successors, strict=True)
-        its.exclude_from_weight_decay(
-            [new for old, new in pairs if inner._var_key(old) in spared], list(names)
-        )
+    pairs = zip(trained, successors, strict=True)
+    spared = [v for one, v in pairs if not inner._use_weight_decay(one)]
+    if spared:  # by list or by name: no configuration says so
+        its.exclude_from_weight_decay(spared)
     new.build(successors)
     for one, other in zip(old.variables, new.variables, strict=True):
         other.assign(one)

@@ -39,6 +39,9 @@ def first_run(model, given):
         ValueError: when none can be made, or the model does not run on any.
     """
     if given is not True:
+        given = keras.tree.map_structure(
+            lambda v: tf.constant(v) if isinstance(v, np.ndarray) else v, given
+        )
         return Run(given, calls_of(model, given))
     reason = None
     for batch in _batches(model):
@@ -127,11 +130,12 @@ def _values(rng, unknown, most, whole, words, spec):
     if kind == "string":
         return tf.constant(rng.choice(words, shape))
     if kind == "bool":
-        return rng.integers(0, 2, shape).astype(bool)
-    if "int" in kind:
-        return rng.integers(0, min(most, 127), shape).astype(kind)
+        most = 2
+    elif kind == "int8":
+        most = min(most, 127)
+    whole = whole or kind == "bool" or "int" in kind
     values = rng.integers(0, most, shape) if whole else rng.normal(size=shape)
-    return keras.ops.cast(values, kind)
+    return tf.cast(values, kind)
 
 
 # Runs
