@@ -841,10 +841,6 @@ def test_our_layer_to_bnlib_and_back_loses_nothing(settings):
     population(x, training=True)
     agree(fresh.get_weights(), layer.get_weights())
     agree(population.population.variance, np.asarray(layer.moving_variance))
-    if not params.bessel and params.momentum is not None:
-        assert to_keras(params) == {
-            n: v for n, v in written.items() if n != "bessel"
-        } | {"weights": to_keras(params)["weights"]}
 
 
 @pytest.mark.parametrize(
@@ -874,7 +870,7 @@ def test_bessel_is_lost_with_a_warning_that_names_our_layer():
     ):
         to_keras(params)
     assert to_keras(params, ours=True)["bessel"]
-    with pytest.raises(ValueError, match="version must be 3 for bnlib.keras"):
+    with pytest.raises(ValueError, match="version must be 3 for bnlib"):
         to_keras(params, version=2, fused=True, ours=True)
 
 

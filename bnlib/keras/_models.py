@@ -320,7 +320,7 @@ def _replace(value, put, holder, twins, undo):
             _replace(item, _putter(items, i), holder, twins, undo)
         if any(one is not other for one, other in zip(items, value, strict=True)):
             named = hasattr(value, "_fields")
-            put(type(value)(*items) if named else type(value)(items))
+            put(value.__class__(*items) if named else value.__class__(items))
             undo.insert(
                 mark, lambda: put(value)
             )  # after its items are back in the books

