@@ -367,6 +367,72 @@ def test_a_copy_has_what_was_set_on_the_layers_of_a_block():
         swap_out(other)
 
 
+def recurrent():
+    x = inputs = keras.Input((None, 3))
+    x = layers.Masking()(x)
+    x = layers.Bidirectional(layers.GRU(4, return_sequences=True))(Keras()(x))
+    x = layers.MultiHeadAttention(2, 3)(x, x)
+    return keras.Model(inputs, Keras()(layers.LSTM(5)(Keras()(x))))
+
+
+def arithmetic():
+    inputs = keras.Input((4, 4, 3))
+    x = 2 * layers.Conv2D(3, 3, padding="same")(inputs) + inputs
+    x = keras.ops.relu(Keras()(x))[:, 1:, :, :2]
+    x = keras.ops.reshape(keras.ops.transpose(x, (0, 3, 1, 2)), (-1, 24))
+    return keras.Model(
+        inputs, [Keras()(x), keras.ops.mean(x, axis=1, keepdims=True)][0]
+    )
+
+
+def local_functions():
+    def twice(x):
+        return 2 * x
+
+    offset = np.float32(3)
+    parts = [layers.Dense(4, activation=twice), layers.Lambda(lambda x: x - offset)]
+    return keras.Sequential([keras.Input((3,)), *parts, Keras(), Local(2)])
+
+
+class Local(layers.Layer):
+    """A class that nobody registered."""
+
+    def __init__(self, units, **kwargs):
+        super().__init__(**kwargs)
+        self.inner = layers.TimeDistributed(Keras())
+        self.units = units
+
+    def call(self, x):
+        return self.inner(x[:, None])[:, 0]
+
+    def get_config(self):
+        return super().get_config() | {"units": self.units}
+
+
+def stateful():
+    inputs = keras.Input(batch_shape=(2, 5, 3))
+    return keras.Model(inputs, Keras()(layers.LSTM(4, stateful=True)(inputs)))
+
+
+@pytest.mark.parametrize(
+    ("build", "shape"),
+    [
+        (recurrent, (2, 7, 3)),
+        (arithmetic, (2, 4, 4, 3)),
+        (local_functions, (2, 3)),
+        (stateful, (2, 5, 3)),
+    ],
+)
+def test_all_that_a_graph_may_hold(build, shape):
+    model, x = disturb(build()), friendly(shape, np.float32)
+    before = values_of(model)
+    other = swap_in(model)
+    assert_same(values_of(model), before)
+    assert set(norms_of(other)) == {BatchNormalization}
+    for _ in range(2):  # a stateful layer goes on from where it was
+        np.testing.assert_allclose(other(x), model(x), rtol=1e-4, atol=1e-5)
+
+
 class Net(keras.Model):
     """Subclassed: blocks, a Functional part, a shared layer, and a wrapper."""
 

@@ -13,6 +13,14 @@ __all__ = ["from_contrib", "to_contrib"]
 
 AXES = {"NHWC": -1, "NCHW": 1}
 ARRAYS = ("gamma", "beta", "moving_mean", "moving_variance")
+BESIDE = (
+    "kernel",
+    "bias",
+    "weights",
+    "biases",
+    "depthwise_weights",
+    "pointwise_weights",
+)
 IN_A_CHECKPOINT = "/.ATTRIBUTES/VARIABLE_VALUE"  # what TensorFlow 2 appends to the name
 
 
@@ -41,7 +49,7 @@ def from_contrib(values, *, scope=None):
     required = ("moving_mean", "moving_variance", "decay", "epsilon")
     optional = ("gamma", "beta", "data_format", "fused")
     if hasattr(values, "items"):
-        values = {_variable(name): value for name, value in values.items()}
+        values = _variables(values)
     values = one_layer("tf.contrib", values, ARRAYS, "moving_mean", "/", "scope", scope)
     v = read("tf.contrib", values, required, optional)
     data_format = v["data_format"] or "NHWC"
@@ -96,6 +104,22 @@ def to_contrib(params, *, lose=()):
     }
 
 
-def _variable(name):
-    """Return the name of a variable without ":0", or what a checkpoint appends."""
-    return str(name).removesuffix(IN_A_CHECKPOINT).split(":")[0]
+def _variables(values):
+    """Return the values by the names of their variables, without those of the layer before.
+
+    A name is left without ":0", and without what a checkpoint appends to it.
+    """
+    named = {
+        str(n).removesuffix(IN_A_CHECKPOINT).split(":")[0]: v for n, v in values.items()
+    }
+    debiased = [n for n in named if n.endswith(("moving_mean/biased", "/local_step"))]
+    if debiased:
+        raise ValueError(
+            f"tf.contrib values must be without zero_debias_moving_mean; unknown: {debiased}. It "
+            "keeps an average of its own. For inference alone leave these names out."
+        )
+    return {
+        name: value
+        for name, value in named.items()
+        if not ("/" in name and name.rsplit("/", 1)[1] in BESIDE)
+    }

@@ -73,6 +73,8 @@ def _clone_graph(model, exchange, twins):
     """Clone one graph by Keras's `clone_model`, and those in it by this function."""
 
     def copy(part):
+        if not isinstance(part, Layer):  # an operation, such as a sum: it has no state
+            return _copy_part(part, exchange)
         if id(part) not in twins:
             if is_graph(part):
                 return _clone_graph(part, exchange, twins)
