@@ -42,6 +42,8 @@ class BatchNorm:
     >>> y = layer([[1.0], [3.0]], training=True)
     >>> layer.population.value()
     Moments(mean=array([1.]), variance=array([1.]), count=2)
+    >>> layer
+    BatchNorm(1, axis=-1, momentum=0.5, epsilon=0.001)
     """
 
     def __init__(
@@ -56,6 +58,7 @@ class BatchNorm:
         population: Population | None = None,
     ) -> None:
         self.axis, self.epsilon = axis, as_epsilon(epsilon)
+        self._channels = channels
         self.gamma: Array | None = np.ones(channels) if scale else None
         self.beta: Array | None = np.zeros(channels) if center else None
         self.population: Population = (
@@ -63,6 +66,17 @@ class BatchNorm:
         )
         self.gradients: dict[str, Array] = {}
         self._saved: Any = None
+
+    def __repr__(self) -> str:
+        """Show the arguments that make an equal layer; the population if it is not the usual."""
+        plain = type(self.population) is Exponential and not self.population.bessel
+        shown = [repr(self._channels), f"axis={self.axis}"]
+        shown += [f"momentum={self.population.momentum}"] if plain else []
+        shown.append(f"epsilon={self.epsilon}")
+        shown += ["center=False"] if self.beta is None else []
+        shown += ["scale=False"] if self.gamma is None else []
+        shown += [] if plain else [f"population={self.population!r}"]
+        return f"BatchNorm({', '.join(shown)})"
 
     def __call__(
         self,

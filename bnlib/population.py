@@ -47,6 +47,15 @@ class Population:
         self.updates = 0
         self.bessel = bessel
 
+    def __repr__(self) -> str:
+        """Show the arguments that make an equal estimator."""
+        shape = self.mean.shape
+        shown = [repr(shape[0] if len(shape) == 1 else shape)]
+        if hasattr(self, "momentum"):
+            shown.append(f"momentum={self.momentum}")
+        shown += ["bessel=True"] if self.bessel else []
+        return f"{type(self).__name__}({', '.join(shown)})"
+
     def update(self, batch: Statistics) -> None:
         """Take in the moments of one more batch.
 

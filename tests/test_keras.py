@@ -18,7 +18,7 @@ from samples import ROWS, friendly
 from twins import TOLERANCE, Keras, assert_close, step, wide
 
 import bnlib
-from bnlib.keras import BatchNormalization, _population, from_keras, to_keras
+from bnlib.keras import BatchNormalization, _population, swap_in, swap_out
 from bnlib.tf_ops import statistics
 
 
@@ -353,7 +353,7 @@ def small_model(norm):
 def test_a_swap_keeps_what_is_frozen():
     model = small_model(Keras)
     model.layers[2].trainable = False
-    assert [x.trainable for x in from_keras(model)._flatten_layers()] == [
+    assert [x.trainable for x in swap_in(model)._flatten_layers()] == [
         x.trainable for x in model._flatten_layers()
     ]
 
@@ -361,10 +361,7 @@ def test_a_swap_keeps_what_is_frozen():
 def test_a_swap_that_would_lose_something_is_refused():
     model = keras.Sequential([keras.Input((3,)), BatchNormalization(zero_debias=True)])
     with pytest.raises(ValueError, match="zero_debias"):
-        to_keras(model)
-    hidden = keras.layers.TimeDistributed(Keras())
-    with pytest.raises(ValueError, match="TimeDistributed"):
-        from_keras(keras.Sequential([keras.Input((4, 3)), hidden]))
+        swap_out(model)
 
 
 @pytest.mark.filterwarnings("ignore:__array__:DeprecationWarning")  # Keras with NumPy 2
@@ -422,7 +419,7 @@ def residual(weights, input_shape, classes):
 def test_resnet50_trains_on_the_path_of_keras(float64, build, norms, rate):
     keras.utils.set_random_seed(0)
     model = build(weights=None, input_shape=(32, 32, 3), classes=10)
-    ours = from_keras(model)
+    ours = swap_in(model)
     assert sum(isinstance(x, BatchNormalization) for x in ours.layers) == norms
     rng = np.random.default_rng(0)
     x, labels = rng.normal(size=(8, 32, 32, 3)), rng.integers(10, size=8)
@@ -435,7 +432,7 @@ def test_resnet50_trains_on_the_path_of_keras(float64, build, norms, rate):
     # each step multiplies a difference by some thousands: the fifth shows the last digit's
     np.testing.assert_allclose(*losses, rtol=1e-6)
     assert losses[0][-1] < 0.9 * losses[0][0]
-    expected, back = ours(x), to_keras(ours)
+    expected, back = ours(x), swap_out(ours)
     assert_close([back(x)], [expected], 1e-12)
     model.set_weights(ours.get_weights())
     assert_close([model(x)], [expected], 1e-12)

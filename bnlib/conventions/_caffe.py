@@ -61,8 +61,8 @@ def to_caffe(params, *, lose=()):
 
     Args:
         params: `BNParams`.
-        lose: what may be lost: "axis" (Caffe's is 1), "bessel" (always True), and "gamma", if there
-            is a beta without it.
+        lose: what may be lost: "axis" (Caffe's is 1), and "gamma", if there is a beta without it;
+            and without a warning "bessel" (always True).
 
     Returns:
         A dict of `BatchNorm`, `eps`, `moving_average_fraction` and, with gamma, `Scale`.

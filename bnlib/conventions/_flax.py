@@ -48,14 +48,14 @@ def to_flax(params, *, lose=()):
 
     Args:
         params: `BNParams`.
-        lose: what may be lost: "bessel" (always False).
+        lose: what may be lost without a warning: "bessel" (always False).
 
     Returns:
         A dict of `params`, `batch_stats`, `epsilon`, `momentum` and `axis`. `use_scale` and
         `use_bias` are what `params` holds.
 
     Raises:
-        ValueError: when Flax cannot hold a setting and it is not in `lose`; when momentum is None.
+        ValueError: when momentum is None.
 
     >>> to_flax(BNParams([0.0], [1.0], epsilon=1e-5, momentum=0.9))["params"]
     {}

@@ -53,7 +53,8 @@ def to_mxnet(params, *, lose=()):
 
     Args:
         params: `BNParams`.
-        lose: what may be lost: "bessel" (always False), and "beta", if there is none.
+        lose: what may be lost: "beta", if there is none; and without a warning "bessel" (always
+            False).
 
     Returns:
         A dict with the names that `from_mxnet` reads. Without gamma it holds ones, fixed.

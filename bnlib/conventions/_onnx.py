@@ -75,7 +75,7 @@ def to_onnx(params, *, opset=15, lose=()):
     Args:
         params: `BNParams`.
         opset: the operator set of the model.
-        lose: what may be lost: "axis" (ONNX's is 1), "bessel" (always False).
+        lose: what may be lost: "axis" (ONNX's is 1); and without a warning "bessel" (always False).
 
     Returns:
         A dict: arrays by the names of the inputs, and the attributes.
