@@ -135,10 +135,13 @@ def _alone(kernel, wide):
 
     @tf.custom_gradient
     def run(x, gamma, beta):
-        y, mean, variance = kernel.forward(gamma, beta)
+        y, mean, variance = kernel.forward(*map(tf.stop_gradient, (gamma, beta)))
+
+        def backward(grad_y, gamma):
+            return kernel.backward(*map(tf.stop_gradient, (grad_y, gamma)))
 
         def grad(grad_y, *_):  # the statistics have their own, see `train`
-            return _backward(kernel.backward, wide)(grad_y, x, gamma, beta)
+            return _backward(backward, wide)(grad_y, x, gamma, beta)
 
         return (y, *_wide(mean, variance)), grad
 
