@@ -4,7 +4,7 @@ import math
 
 import tensorflow as tf
 
-from bnlib.tf_ops._checks import WIDE, beside, dims, inside_xla
+from bnlib.tf_ops._checks import WIDE, beside, dims, forward_mode, inside_xla
 
 LARGE = 1 << 14  # numbers in x, from which the fused kernel pays in training
 LARGE_AFFINE = 1 << 19  # and where the statistics are given
@@ -16,27 +16,41 @@ NARROW = (tf.float16, tf.bfloat16, tf.float32)
 def differentiable(fast, plain):
     """Return a function with the values of `fast` and the gradients of `plain`, to any order.
 
-    Forward mode works too. It asks for the gradient of the gradient, and leaves out what has no
-    tangent: such a result has None for its upstream, which a tape would take for ones.
+    Where a `tf.autodiff.ForwardAccumulator` follows an argument, it is `plain` alone: forward mode
+    looks at each op, and never at a gradient that replaces theirs.
     """
 
     @tf.custom_gradient
     def run(*arguments):
         def grad(*upstream):
-            with tf.GradientTape() as tape:
-                tape.watch(arguments)
-                results = tf.nest.flatten(plain(*arguments))
-            asked = [p for p in zip(results, upstream, strict=True) if p[1] is not None]
-            return tape.gradient(
-                [result for result, _ in asked],
-                arguments,
-                [gradient for _, gradient in asked],
-                unconnected_gradients="zero",
-            )
+            return gradients(plain, arguments, upstream)
 
         return fast(*arguments), grad
 
-    return run
+    def choose(*arguments):
+        if forward_mode(arguments):
+            return plain(*arguments)
+        return run(*map(tf.identity, arguments))  # of this graph, not of one around it
+
+    return choose
+
+
+def gradients(function, arguments, upstream):
+    """Return what flows back from the results of `function` to its arguments.
+
+    In a graph by `tf.gradients`: while TensorFlow prepares a `tf.function` for forward mode, no
+    tape records. There an upstream may be None, which stands for zeros.
+    """
+    arguments = [tf.identity(argument) for argument in arguments]
+    with tf.GradientTape() as tape:
+        tape.watch(arguments)
+        results = tf.nest.flatten(function(*arguments))
+    pairs = zip(results, upstream, strict=True)
+    pairs = [(result, flow) for result, flow in pairs if flow is not None]
+    results, upstream = map(list, zip(*pairs, strict=True))
+    if tf.executing_eagerly():
+        return tape.gradient(results, arguments, upstream, unconnected_gradients="zero")
+    return tf.gradients(results, arguments, upstream, unconnected_gradients="zero")
 
 
 def suits(x, where):
@@ -118,7 +132,7 @@ def fused(x, gamma, beta, where, **options):
 
 
 def rows_of(x, where):
-    """Return `(rows, parts)`: x as rows of so many parts, each with all channels; None if it cannot be.
+    """Return `(rows, parts)`: x as rows of so many parts, each with all channels, or None.
 
     Numbers where they are known, else scalars. A row is one example or more of them, or a piece of
     one, so that the batch may have any size. There are at least `LEAST` rows, as far as one can

@@ -61,10 +61,19 @@ class Wide:
         self.x, self.where, self.epsilon = x, where, epsilon
         self.share, self.count, self.synchronized = share, count, synchronized
 
-    def on(self, x):
-        """Return the same kernel on another tensor of x's shape."""
-        other = copy.copy(self)
+    def given(self):
+        """Return the tensors, besides x, that it was made with."""
+        return [
+            tf.stop_gradient(v) for v in (self.share, self.count) if tf.is_tensor(v)
+        ]
+
+    def on(self, x, *given):
+        """Return the same kernel on another x; `given` takes the place of what that returns."""
+        other, given = copy.copy(self), list(given)
         other.x = x
+        for name in ("share", "count"):
+            if given and tf.is_tensor(getattr(self, name)):
+                setattr(other, name, given.pop(0))
         return other
 
     def moments(self):
