@@ -108,3 +108,12 @@ def inside_xla():
         return False
     graph = tf.compat.v1.get_default_graph()
     return bool(control_flow_util.GraphOrParentsInXlaContext(graph))
+
+
+def forward_mode(tensors):
+    """Whether a `tf.autodiff.ForwardAccumulator` follows one of the tensors here."""
+    try:  # TensorFlow says this, too, to itself only
+        from tensorflow.python.eager import forwardprop_util
+    except ImportError:
+        return False
+    return bool(forwardprop_util.pack_tangents(list(tensors)).tangents)
