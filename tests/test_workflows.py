@@ -237,7 +237,10 @@ def test_pages_wait_for_every_job():
     ]
     makefile = (ROOT / "Makefile").read_text()
     test = re.search(r"^test: ([a-z -]+)$", makefile, re.MULTILINE)[1].split()
-    assert sorted(verb for part in verbs for verb in part) == sorted(test)
+    tests = sorted(
+        {verb for verb in test if verb == "lint" or verb.startswith("test-")}
+    )
+    assert sorted(verb for part in verbs for verb in part) == tests
 
 
 def test_a_release_is_tested_tried_and_needs_no_password():
