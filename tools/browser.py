@@ -48,7 +48,7 @@ def find() -> str:
             if not (reason := _fault(playwright, path)):
                 return path
             tried.append(f"{path} does not start ({reason})")
-            if "CHROMIUM" not in os.environ:
+            if not os.environ.get("CHROMIUM"):
                 say(tried[-1])
     raise SystemExit(f"No browser: {'; '.join(dict.fromkeys(tried))}. {ADVICE}")
 
@@ -119,11 +119,12 @@ def _headless_shell(tried):
     fault = _install(
         sys.executable, *("-m", "playwright", "install", "--only-shell", "chromium")
     )
-    found = [*CACHE.glob("chromium_headless_shell-*/*/*headless[-_]shell")]
+    found = sorted(CACHE.glob("chromium_headless_shell-*/*/*headless[-_]shell"))
     if fault or not found:
+        fault = fault or "the installer brought nothing"
         tried.append(f"Playwright's headless shell could not be fetched ({fault})")
         say(tried[-1])
-    yield from map(str, found)
+    yield from map(str, reversed(found))
 
 
 def _apt(tried):
@@ -161,8 +162,8 @@ def _fault(playwright, path):
         ) as browser:
             browser.new_page().close()
     except Error as error:
-        said = re.search(r"\[err\] (?:\S+: )?(.*)", error.message)
-        return said[1] if said else error.message.splitlines()[0]
+        said = re.findall(r"\[err\] (?:\S+: )?(.*)", error.message)
+        return said[-1] if said else error.message.splitlines()[0]
     return ""
 
 

@@ -1,5 +1,8 @@
 """tf.contrib.layers.batch_norm: decay, no gamma unless asked for, Bessel's factor by default."""
 
+from collections.abc import Collection, Mapping
+from typing import Any
+
 from bnlib.conventions._names import (
     copies,
     known_momentum,
@@ -24,7 +27,7 @@ BESIDE = (
 IN_A_CHECKPOINT = "/.ATTRIBUTES/VARIABLE_VALUE"  # what TensorFlow 2 appends to the name
 
 
-def from_contrib(values, *, scope=None):
+def from_contrib(values: Mapping[str, Any], *, scope: str | None = None) -> BNParams:
     """Read a layer of tf.contrib.layers, or of tf.layers.
 
     Args:
@@ -70,7 +73,7 @@ def from_contrib(values, *, scope=None):
     )
 
 
-def to_contrib(params, *, lose=()):
+def to_contrib(params: BNParams, *, lose: Collection[str] = ()) -> dict[str, Any]:
     """Write the numbers of a layer of tf.contrib.layers.
 
     Args:

@@ -1,5 +1,8 @@
 """Flax's nn.BatchNorm: two collections, params and batch_stats."""
 
+from collections.abc import Collection, Mapping
+from typing import Any
+
 from bnlib.conventions._names import copies, known_momentum, read, refuse_losses
 from bnlib.conventions._params import BNParams
 
@@ -11,7 +14,7 @@ HINT = (
 )
 
 
-def from_flax(values):
+def from_flax(values: Mapping[str, Any]) -> BNParams:
     """Read a Flax layer.
 
     Args:
@@ -43,7 +46,7 @@ def from_flax(values):
     )
 
 
-def to_flax(params, *, lose=()):
+def to_flax(params: BNParams, *, lose: Collection[str] = ()) -> dict[str, Any]:
     """Write the numbers of a Flax layer.
 
     Args:

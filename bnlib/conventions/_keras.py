@@ -1,5 +1,8 @@
 """Keras 2 and 3, and tf.layers, which shares its base class with Keras 2."""
 
+from collections.abc import Collection, Mapping
+from typing import Any
+
 import numpy as np
 
 from bnlib.conventions._names import copies, known_momentum, read, refuse_losses
@@ -19,7 +22,9 @@ HABITS = {
 }
 
 
-def from_keras(values, *, version=3, fused=False):
+def from_keras(
+    values: Mapping[str, Any], *, version: int = 3, fused: bool = False
+) -> BNParams:
     """Read a layer of Keras, or of `bnlib.keras`.
 
     Args:
@@ -67,7 +72,14 @@ def from_keras(values, *, version=3, fused=False):
     return BNParams(**weights, **settings, axis=_one_axis(v["axis"]), bessel=bessel)
 
 
-def to_keras(params, *, version=3, fused=False, ours=False, lose=()):
+def to_keras(
+    params: BNParams,
+    *,
+    version: int = 3,
+    fused: bool = False,
+    ours: bool = False,
+    lose: Collection[str] = (),
+) -> dict[str, Any]:
     """Write the numbers of a layer of Keras, or of `bnlib.keras`.
 
     Args:

@@ -1,5 +1,8 @@
 """MXNet's BatchNorm: with fix_gamma, its default, gamma counts as 1 whatever the file holds."""
 
+from collections.abc import Collection, Mapping
+from typing import Any
+
 from bnlib.conventions._names import (
     copies,
     filled,
@@ -17,7 +20,7 @@ HINT = (
 )
 
 
-def from_mxnet(values):
+def from_mxnet(values: Mapping[str, Any]) -> BNParams:
     """Read an MXNet layer.
 
     Args:
@@ -48,7 +51,7 @@ def from_mxnet(values):
     )
 
 
-def to_mxnet(params, *, lose=()):
+def to_mxnet(params: BNParams, *, lose: Collection[str] = ()) -> dict[str, Any]:
     """Write the numbers of an MXNet layer.
 
     Args:

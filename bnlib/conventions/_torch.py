@@ -1,5 +1,8 @@
 """PyTorch's BatchNorm1d, 2d and 3d: momentum is the weight of the new value."""
 
+from collections.abc import Collection
+from typing import Any
+
 from bnlib._checks import as_momentum
 from bnlib.conventions._names import copies, filled, one_layer, read, refuse_losses
 from bnlib.conventions._params import BNParams
@@ -14,7 +17,9 @@ HINT = (
 )
 
 
-def from_torch(values, *, prefix=None, **settings):
+def from_torch(
+    values: Any, *, prefix: str | None = None, **settings: float | None
+) -> BNParams:
     """Read a PyTorch batch norm layer.
 
     Args:
@@ -58,7 +63,7 @@ def from_torch(values, *, prefix=None, **settings):
     )
 
 
-def to_torch(params, *, lose=()):
+def to_torch(params: BNParams, *, lose: Collection[str] = ()) -> dict[str, Any]:
     """Write the numbers of a PyTorch batch norm layer.
 
     Args:

@@ -1,6 +1,7 @@
 """Put our batch norm layers into a whole Keras model, or take them out again."""
 
 import warnings
+from typing import Any
 
 import keras
 
@@ -18,7 +19,7 @@ OURS_ALONE = {
 }
 
 
-def swap_in(model, *, in_place=False, verify=True):
+def swap_in(model: Any, *, in_place: bool = False, verify: bool = True) -> Any:
     """Put our batch norm layers in the place of Keras's, in a whole model.
 
     There are two ways, since Keras knows two kinds of models. In a Sequential or Functional model
@@ -62,7 +63,7 @@ def swap_in(model, *, in_place=False, verify=True):
     return _swap(model, _models.Exchange(_is_keras, _ours), in_place, verify)
 
 
-def swap_out(model, *, in_place=False, verify=True):
+def swap_out(model: Any, *, in_place: bool = False, verify: bool = True) -> Any:
     """Put Keras's batch norm layers in the place of ours, in a whole model.
 
     What `swap_in` says holds here as well. The result needs Keras alone: a file that it is saved to

@@ -3,6 +3,7 @@
 import tensorflow as tf
 
 from bnlib._checks import as_epsilon
+from bnlib._typing import Axis, Tensor
 from bnlib.moments import Moments
 from bnlib.tf_ops._affine import NARROW, differentiable, gradients
 from bnlib.tf_ops._checks import (
@@ -19,7 +20,15 @@ __all__ = ["batch_norm", "fused_batch_norm"]
 
 
 @as_it_is
-def batch_norm(x, gamma=None, beta=None, *, axis=-1, epsilon=1e-3, weights=None):
+def batch_norm(
+    x: Tensor,
+    gamma: Tensor = None,
+    beta: Tensor = None,
+    *,
+    axis: Axis = -1,
+    epsilon: float = 1e-3,
+    weights: Tensor = None,
+) -> tuple[Tensor, Tensor, Tensor]:
     """Normalise a batch by its own statistics, then scale and shift: training mode.
 
     Large narrow arrays go through a fast kernel. Where a channel's mean lies more than 16
@@ -53,7 +62,14 @@ def batch_norm(x, gamma=None, beta=None, *, axis=-1, epsilon=1e-3, weights=None)
 
 
 @as_it_is
-def fused_batch_norm(x, gamma=None, beta=None, *, axis=-1, epsilon=1e-3):
+def fused_batch_norm(
+    x: Tensor,
+    gamma: Tensor = None,
+    beta: Tensor = None,
+    *,
+    axis: Axis = -1,
+    epsilon: float = 1e-3,
+) -> tuple[Tensor, Tensor, Tensor]:
     """Normalise a batch with TensorFlow's fused kernel, whose answer is taken as it is.
 
     The fastest way outside XLA, and exact to float32 while the mean is not large beside the
