@@ -43,6 +43,7 @@ def between_frameworks(module: Any, values: dict[str, Any]) -> bnlib.BatchNorm:
         params = from_there(to_there(params))
     params = conventions.from_onnx(conventions.to_onnx(params, opset=15), opset=15)
     values = conventions.to_torch(params, lose={"bessel"})
-    print(values, params.inference(np.ones((3, 2))), conventions.CONVENTIONS[0].keep)
+    row: conventions.Convention = conventions.CONVENTIONS[0]
+    print(values, params.inference(np.ones((3, 2))), row.keep)
     print(conventions.variance_factor(32, source=True, target=False))
     return params.layer()
