@@ -100,6 +100,9 @@ def _inputs_of(model):
                     )
             return inputs
     config = model.get_build_config() or {}
+    if _by_name(model):
+        named = config["shapes_dict"].items()
+        return {name.removesuffix("_shape"): _specs(shape) for name, shape in named}
     shape = config.get("input_shape")
     if shape is None:
         raise ValueError(
@@ -152,8 +155,16 @@ def calls_of(model, batch):
         for layer in model._flatten_layers():
             stack.enter_context(_watched(layer, calls))
         mode = {"training": False} if model._call_has_training_arg else {}
-        model(batch, **mode)
+        if _by_name(model) and isinstance(batch, dict):
+            model(**batch, **mode)
+        else:
+            model(batch, **mode)
     return calls
+
+
+def _by_name(model):
+    """Whether the code of a model takes several arguments; a batch is then a dict of these."""
+    return not is_graph(model) and "shapes_dict" in (model.get_build_config() or {})
 
 
 @contextlib.contextmanager
