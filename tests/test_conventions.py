@@ -991,10 +991,16 @@ def test_names_with_a_scope_are_read(scope, end):
 
 
 def test_a_scope_with_more_in_it_than_batch_norm_is_not_guessed():
-    values = {
-        f"block/{n}": v for n, v in (STORED | {"kernel": GAMMA}).items()
-    } | SETTINGS
+    values = {f"block/{n}": v for n, v in STORED.items()} | SETTINGS
+    expected = from_contrib(STORED | SETTINGS)
+    assert from_contrib(values | {"block/kernel:0": GAMMA}) == expected
+    assert from_contrib(values | {"block/gamma/Adam": GAMMA}, scope="block") == expected
+    renorm = values | {"block/renorm_mean": MEAN}
     with pytest.raises(ValueError, match=r"Choose one of 'block'"):
-        from_contrib(values)
-    with pytest.raises(ValueError, match=r"unknown: \['kernel'\]"):
-        from_contrib(values, scope="block")
+        from_contrib(renorm)
+    with pytest.raises(ValueError, match=r"unknown: \['renorm_mean'\]"):
+        from_contrib(renorm, scope="block")
+    debiased = values | {"block/block/moving_mean/biased:0": MEAN}
+    for scope in (None, "block"):
+        with pytest.raises(ValueError, match=r"zero_debias.*unknown: \['block/block/m"):
+            from_contrib(debiased, scope=scope)

@@ -525,6 +525,40 @@ def test_a_failed_change_in_place_leaves_all_as_it_was(monkeypatch):
     np.testing.assert_array_equal(model(x), expected)
 
 
+class Pair(keras.Model):
+    """Its call takes two arguments, and no `training`."""
+
+    def __init__(self):
+        super().__init__()
+        self.norms = [Keras(name="one"), Keras(name="two")]
+
+    def call(self, a, b):
+        return self.norms[0](a) + self.norms[1](b)[:, :3]
+
+
+class BuiltPair(Pair):
+    def build(self, a_shape, b_shape):
+        self.norms[0].build(a_shape)
+        self.norms[1].build(b_shape)
+
+
+@pytest.mark.parametrize("kind", [Pair, BuiltPair])
+def test_a_call_with_several_arguments(kind):
+    model = kind()
+    a, b = friendly((4, 3), np.float32), friendly((4, 5), np.float32)
+    model(a, b)
+    expected = np.asarray(disturb(model)(a, b))
+    if kind is Pair:  # Keras keeps the shape of the first alone
+        with pytest.raises(
+            ValueError, match=r"several arguments: a, b. .*verify=\{'a': <"
+        ):
+            swap_in(model, in_place=True)
+    batch = {"a": a, "b": b} if kind is Pair else True
+    swap_in(model, in_place=True, verify=batch)
+    assert norms_of(model) == 2 * [BatchNormalization]
+    np.testing.assert_allclose(model(a, b), expected, rtol=1e-5, atol=1e-5)
+
+
 class Hiding(keras.Model):
     def __init__(self):
         super().__init__()
@@ -649,8 +683,8 @@ def test_a_model_that_is_swapped_while_it_trains_takes_the_same_steps(
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy(policy)
     try:
-        model = trained(build, optimizer(), x, y, jit_compile=False)
-        twin = trained(build, optimizer(), x, y, jit_compile=False)
+        model = trained(build, optimizer(), x, y, run_eagerly=True)
+        twin = trained(build, optimizer(), x, y, run_eagerly=True)
         twin = swap_in(twin, in_place=build is subclassed)
     finally:
         keras.config.set_dtype_policy(before)
@@ -671,12 +705,41 @@ def test_a_model_that_is_swapped_while_it_trains_takes_the_same_steps(
     assert all(one is not other for one, other in moved)
 
 
+class Tiny(keras.Model):
+    def __init__(self):
+        super().__init__()
+        self.dense, self.norm = layers.Dense(4), Keras(momentum=0.5)
+
+    def call(self, x, training=None):
+        return self.norm(self.dense(x), training=training)
+
+
+def test_functions_that_keras_traced_before_run_with_the_new_layers():
+    x, y = friendly((8, 3), np.float32), np.ones((8, 4))
+    model, twin = (
+        trained(Tiny, keras.optimizers.SGD(0.1, momentum=0.9), x, y) for _ in range(2)
+    )
+    model.predict_on_batch(x)
+    old = model.norm
+    before = old.get_weights()
+    swap_in(model, in_place=True)
+    for each in (model, twin):
+        each.train_on_batch(x, y)
+    assert_same(old.get_weights(), before)
+    for one, other in zip(model.get_weights(), twin.get_weights(), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
+    assert np.abs(model.norm.get_weights()[2] - before[2]).max() > 1e-3
+    np.testing.assert_allclose(
+        model.predict_on_batch(x), twin.predict_on_batch(x), rtol=1e-3, atol=1e-4
+    )
+
+
 def test_a_fresh_optimizer_would_be_seen():
     """The test above can fail: without the state of the optimizer the steps differ."""
     x, y = friendly((16, 3), np.float32), np.ones((16, 2))
-    model = trained(sequential, keras.optimizers.Adam(0.01), x, y)
+    model = trained(sequential, keras.optimizers.Adam(0.01), x, y, run_eagerly=True)
     twin = swap_in(model)
-    twin.compile(keras.optimizers.Adam(0.01), "mse")
+    twin.compile(keras.optimizers.Adam(0.01), "mse", run_eagerly=True)
     one, other = (m.train_on_batch(x, y) for m in (model, twin))
     one, other = (m.get_weights()[0] for m in (model, twin))
     assert np.abs(one - other).max() > 1e-3
@@ -684,7 +747,7 @@ def test_a_fresh_optimizer_would_be_seen():
 
 def test_what_was_frozen_after_compiling_keeps_its_place_in_the_optimizer():
     x, y = friendly((16, 3), np.float32), np.ones((16, 2))
-    model = trained(sequential, keras.optimizers.Adam(0.01), x, y)
+    model = trained(sequential, keras.optimizers.Adam(0.01), x, y, run_eagerly=True)
     model.layers[0].trainable = False
     twin = swap_in(model)
     assert not twin.layers[0].trainable

@@ -12,9 +12,9 @@ from typing import Any, NamedTuple
 
 import keras
 import numpy as np
-from keras.src.models.functional import (
-    Functional,
-)  # no public name: what Model(x, y) is
+
+# what keras.Model(inputs, outputs) is; it has no public name
+from keras.src.models.functional import Functional
 
 Layer = keras.layers.Layer
 
@@ -61,9 +61,8 @@ def clone(model, exchange, twins):
         carry_state(old, new)
         if not is_graph(old) and not exchange.wanted(old):
             _follow_inside(old, new, exchange, twins)
-    for (
-        old
-    ) in model._flatten_layers():  # a parent's flag overwrites those of its children
+    # in this order: the flag of a model overwrites those of its layers
+    for old in model._flatten_layers():
         if id(old) in twins:
             carry_flags(*twins[id(old)])
     return copy
@@ -90,10 +89,9 @@ def _clone_graph(model, exchange, twins):
         model.compiled = compiled
     kind = type(model)
     if isinstance(model, keras.Sequential):
+        # Keras makes a plain one: without an __init__, all that the class adds is code
         if kind.__init__ is keras.Sequential.__init__:
-            new.__class__ = (
-                kind  # Keras makes a Sequential; what the class adds is code
-            )
+            new.__class__ = kind
         if not new.built:
             new.build(model.get_build_config()["input_shape"])
     if type(new) is not kind:
@@ -110,9 +108,8 @@ def _clone_graph(model, exchange, twins):
 def _copy_part(part, exchange):
     if exchange.wanted(part):
         return exchange.make(part)
-    if (
-        type(part) is keras.layers.Lambda
-    ):  # its code would be copied without what it refers to
+    # the configuration of this one holds its code, but not what the code refers to
+    if type(part) is keras.layers.Lambda:
         return keras.layers.Lambda(
             part.function,
             output_shape=part._output_shape,
@@ -125,9 +122,8 @@ def _copy_part(part, exchange):
     known = {type(layer).__name__: type(layer) for layer in inside}
     known |= {f.__name__: f for f in vars(part).values() if isfunction(f)}
     try:
-        with keras.saving.custom_object_scope(
-            known
-        ):  # or they would have to be registered
+        # classes and functions that need not be registered, since here they are
+        with keras.saving.custom_object_scope(known):
             return type(part).from_config(part.get_config())
     except Exception as error:
         raise ValueError(
@@ -323,9 +319,8 @@ def _replace(value, put, holder, twins, undo):
         if any(one is not other for one, other in zip(items, value, strict=True)):
             named = hasattr(value, "_fields")
             put(value.__class__(*items) if named else value.__class__(items))
-            undo.insert(
-                mark, lambda: put(value)
-            )  # after its items are back in the books
+            # to be called after its items are back in Keras's books
+            undo.insert(mark, lambda: put(value))
     elif isinstance(value, (list, dict)):
         keys = value if isinstance(value, dict) else range(len(value))
         for key in list(keys):
@@ -336,10 +331,7 @@ def _switch(holder, put, old, new):
     """Exchange two layers, in Keras's books as well: weights keep their order there."""
     tracker = holder._tracker
     if tracker.is_in_store("layers", old):
-        if tracker.is_in_store("layers", new):
-            tracker.untrack(old)
-        else:
-            tracker.replace_tracked_value("layers", old, new)
+        tracker.replace_tracked_value("layers", old, new)
     put(new)
 
 
@@ -376,10 +368,8 @@ def carry_training(model, optimizer, twins, other):
         if type(model).compile is not keras.Model.compile:
             raise ValueError(f"{type(model).__name__} has a compile of its own")
         given = dict(model._compile_config.config)
-        for name in (
-            "metrics",
-            "weighted_metrics",
-        ):  # they have state: not to be shared
+        # these have state, and are not to be shared
+        for name in ("metrics", "weighted_metrics"):
             given[name] = keras.tree.map_structure(_anew_if_metric, given[name])
         given["optimizer"] = _anew(given["optimizer"])
         scaled = keras.optimizers.LossScaleOptimizer

@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import inspect
 from typing import Any, NamedTuple
 
 import keras
@@ -100,6 +101,15 @@ def _inputs_of(model):
                     )
             return inputs
     config = model.get_build_config() or {}
+    names, shapes = _several(model), config.get("shapes_dict", {})
+    if names and all(f"{name}_shape" in shapes for name in names):
+        return {name: _specs(shapes[f"{name}_shape"]) for name in names}
+    if names:
+        raise ValueError(
+            f"no batch can be made for {model.name!r}, whose call takes several arguments: "
+            f"{', '.join(names)}. Pass them as a dict, verify={{{names[0]!r}: <array>, ...}}, or "
+            "verify=False to go without."
+        )
     shape = config.get("input_shape")
     if shape is None:
         raise ValueError(
@@ -152,8 +162,25 @@ def calls_of(model, batch):
         for layer in model._flatten_layers():
             stack.enter_context(_watched(layer, calls))
         mode = {"training": False} if model._call_has_training_arg else {}
-        model(batch, **mode)
+        if _several(model) and isinstance(batch, dict):
+            model(**batch, **mode)
+        else:
+            model(batch, **mode)
     return calls
+
+
+def _several(model):
+    """Return the names of the arguments that the code of a model takes, if it takes several."""
+    if is_graph(model):
+        return []
+    named = [
+        name
+        for name, each in inspect.signature(model.call).parameters.items()
+        if each.default is each.empty
+        and each.kind is each.POSITIONAL_OR_KEYWORD
+        and name not in ("training", "mask")
+    ]
+    return named if len(named) > 1 else []
 
 
 @contextlib.contextmanager

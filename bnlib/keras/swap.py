@@ -42,8 +42,8 @@ def swap_in(model: Any, *, in_place: bool = False, verify: bool = True) -> Any:
             that have batch norm are replaced by copies. Functions that were traced from the model
             before, such as your own `tf.function`, go on with the old layers.
         verify: True runs both models on a small random batch, in inference mode, and compares the
-            outputs of each layer. Arrays, as the model takes them, are a batch to do this with.
-            False leaves it out.
+            outputs of each layer. Arrays, as the model takes them, are a batch to do this with; a
+            dict by name, if its `call` takes several. False leaves it out.
 
     Returns:
         The copy; with `in_place`, the model.
