@@ -21,6 +21,16 @@ from rich.console import Console
 from rich.table import Table
 
 import bnlib
+from bnlib._numpy import CORES
+
+# what decides how TensorFlow and NumPy compute, where it is set
+SETTINGS = (
+    "TF_ENABLE_ONEDNN_OPTS",
+    "ONEDNN_MAX_CPU_ISA",
+    "OPENBLAS_CORETYPE",
+    "NPY_DISABLE_CPU_FEATURES",
+    "NUMBA_CPU_NAME",
+)
 
 SHAPES = {
     "(256, 512)": ((256, 512), -1),
@@ -107,7 +117,8 @@ def surroundings():
     return {
         "versions": versions,
         "cpu": model or platform.processor(),
-        "cores": os.cpu_count(),
+        "cores": CORES,
+        "settings": {n: os.environ[n] for n in SETTINGS if n in os.environ},
     }
 
 

@@ -135,19 +135,13 @@ def test_the_kernels_do_the_work_for_every_float(
     assert_close(got, expected, 37 * 29 * 31, digits)
 
 
-@pytest.mark.parametrize(
-    "change",
-    ["transposed", "every other row", "integers", "two axes", "big-endian", "weights"],
-)
+@pytest.mark.parametrize("change", ["integers", "two axes", "weights"])
 def test_what_the_kernels_cannot_do_the_clear_code_does(change):
     x, *_ = sample((301, 211), -1)
     weights = np.arange(301) if change == "weights" else None
     x = {
-        "transposed": np.asfortranarray,
-        "every other row": lambda x: np.repeat(x, 2, axis=0)[::2],
         "integers": lambda x: (10 * x).astype(int),
         "two axes": lambda x: x.reshape(301, 211, 1),
-        "big-endian": lambda x: x.astype(">f4"),
         "weights": lambda x: x,
     }[change](x)
     axis = (1, 2) if change == "two axes" else -1
@@ -156,6 +150,24 @@ def test_what_the_kernels_cannot_do_the_clear_code_does(change):
     mean = np.average(plain, axis=0, weights=weights)
     np.testing.assert_allclose(got.mean.ravel(), mean, rtol=1e-12, atol=1e-12)
     assert not np.shares_memory(batch_norm(x, axis=axis, weights=weights)[0], x)
+
+
+@pytest.mark.parametrize("change", ["transposed", "every other row", "big-endian"])
+def test_other_orders_of_memory_are_copied_first(change, monkeypatch):
+    """A copy costs less than what the clear code takes; the results are in C's order."""
+    x, grad_y, gamma, beta = sample((301, 211), -1)
+    expected = everything(x, grad_y, gamma, beta)
+    other = {
+        "transposed": np.asfortranarray,
+        "every other row": lambda x: np.repeat(x, 2, axis=0)[::2],
+        "big-endian": lambda x: x.astype(">f4"),
+    }[change]
+    with kernels_only(monkeypatch):
+        got = everything(other(x), other(grad_y), gamma, beta)
+    for g, e in zip(got, expected, strict=True):
+        np.testing.assert_array_equal(g, e)
+        assert g.dtype == e.dtype
+        assert g.flags.c_contiguous
 
 
 @pytest.mark.parametrize("engine", ENGINES)
