@@ -103,7 +103,7 @@ def imports(path):
         yield from (name for name in named if name.split(".")[0] not in OURS)
 
 
-OURS = {"bnlib", "tools", "conftest", *sys.stdlib_module_names}
+OURS = {"benchmarks", "bnlib", "tools", "conftest", *sys.stdlib_module_names}
 OURS |= {path.stem for path in ROOT.glob("tests/*.py")}
 
 
