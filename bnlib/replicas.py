@@ -10,7 +10,11 @@ import socket
 import sys
 import time
 
-import tensorflow as tf
+from bnlib._extras import needed
+
+with needed("bnlib.replicas", "tf"):
+    import tensorflow as tf
+
 
 from bnlib._processes import run_workers
 from bnlib.tf_ops.statistics import all_sum
