@@ -88,6 +88,7 @@ bench: export TF_ENABLE_ONEDNN_OPTS = 1
 bench: $(READY) $(TORCH)
 	$(BIN)/python benchmarks/core.py
 	$(BIN)/python benchmarks/layer.py
+	$(BIN)/python benchmarks/fit.py
 	$(BIN)/python benchmarks/models.py
 
 lint: $(READY)

@@ -5,7 +5,12 @@ to the printed digit on any machine.
 """
 
 import numpy as np
-from rich.progress import track
+
+from bnlib._extras import needed
+
+with needed("bnlib.network", "notebook"):
+    from rich.progress import track
+
 
 from bnlib.layer import BatchNorm
 

@@ -12,7 +12,11 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import tensorflow as tf
+from bnlib._extras import needed
+
+with needed("bnlib.replicas", "tf"):
+    import tensorflow as tf
+
 
 from bnlib._processes import run_workers
 from bnlib.tf_ops.statistics import all_sum

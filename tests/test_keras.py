@@ -18,6 +18,7 @@ from samples import ROWS, friendly
 from twins import TOLERANCE, Keras, assert_close, step, wide
 
 import bnlib
+from bnlib import tf_ops
 from bnlib.keras import BatchNormalization, _population, swap_in, swap_out
 from bnlib.tf_ops import statistics
 
@@ -488,3 +489,46 @@ def test_synchronized_replicas_are_one_batch(together, weighted):
     assert_close([sum(map(wide, g)) for g in grad_parameters], expected[2:4])
     for state in states:
         assert_close(state, expected[4])
+
+
+# What is refused, in our words
+
+
+@pytest.mark.parametrize("mode", ["eager", "function", "unknown", "fit"])
+def test_groups_that_do_not_divide_the_batch(mode):
+    layer = BatchNormalization(virtual_batch_size=4)
+    x = friendly((6, 3), np.float32)
+    words = r"virtual_batch_size must divide .*; got 4 .* drop_remainder=True"
+    if mode in ("unknown", "fit"):
+        inputs = keras.Input((3,))
+        model = keras.Model(inputs, layer(inputs))
+        model.compile(loss="mse")
+        spec = [tf.TensorSpec([None, 3])]
+        call = tf.function(lambda x: layer(x, training=True), input_signature=spec)
+        run = model.train_on_batch if mode == "fit" else lambda x, _: call(x)
+        run(x[:4], x[:4])
+        kind = tf.errors.InvalidArgumentError if mode == "unknown" else Exception
+        with pytest.raises(kind, match=words):
+            run(x, x)
+        return
+    run = layer if mode == "eager" else tf.function(layer)
+    with pytest.raises(ValueError, match=words):
+        run(tf.constant(x), training=True)
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("mode", ["eager", "function"])
+def test_ragged_and_sparse_inputs(mode, training):
+    ragged = tf.RaggedTensor.from_row_lengths(friendly((7, 3), np.float32), [4, 1, 2])
+    layer = BatchNormalization()
+    layer.build((None, None, 3))
+    run = layer if mode == "eager" else tf.function(layer)
+    with pytest.raises(TypeError, match=r"dense tensor; got a Ragged.*row_lengths"):
+        run(ragged, training=training)
+    with pytest.raises(TypeError, match=r"x must be a dense tensor; got a Ragged"):
+        tf_ops.batch_norm(ragged)
+    with pytest.raises(TypeError, match=r"x must be a dense tensor; got a Sparse"):
+        tf_ops.moments(tf.sparse.from_dense(friendly((7, 3))))
+    dense, mask = ragged.to_tensor(), tf.sequence_mask(ragged.row_lengths())
+    layer(dense, training=True, mask=mask)
+    assert_close([layer.moving_mean * 100], [ragged.flat_values.numpy().mean(0)])

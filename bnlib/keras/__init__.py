@@ -3,7 +3,10 @@
 It needs Keras's TensorFlow backend.
 """
 
-import keras
+from bnlib._extras import needed
+
+with needed("bnlib.keras", "tf"):
+    import keras
 
 if keras.backend.backend() != "tensorflow":
     raise ImportError(

@@ -167,7 +167,7 @@ class BatchNormalization(keras.layers.BatchNormalization):
                 "mask cannot be combined with virtual_batch_size: groups would have unequal "
                 "counts. Leave one of them out."
             )
-        kept = self._settings(x)["axis"]
+        x, kept = _options.check_groups(self, x), self._settings(x)["axis"]
         groups = tf.reshape(x, [self.virtual_batch_size, -1, *dims(x)[1:]])
         axis = (1, *(a + 1 for a in kept))
         y, mean, variance, *counts = self._normalize(groups, None, None, None, axis)
