@@ -518,7 +518,9 @@ def installs(text):
             for word in words:
                 if word in ("-r", "-c", "--python", "--resolution"):
                     next(words, None)
-                elif not re.match(r"[-.$/<]|\S*\.(?:whl|tar\.gz)$", word):
+                elif not re.match(
+                    r"[-.$/<]|\{DISTRIBUTION\}|\S*\.(?:whl|tar\.gz)$", word
+                ):
                     yield word, line
 
 
@@ -583,6 +585,7 @@ def test_somebody_elses_package_is_found(line):
         'pip {} "bnlib-book @ git+https://github.com/owner/name"',
         "pip {} dist/x.whl",
         "pip {} $NAME",
+        'needs numba: pip {} "{DISTRIBUTION}[{extra}]".',
         'pip {} --resolution ${{ matrix.resolution }} -e ".[test]"',
         'pip {} --quiet "$$(grep uv requirements.lock)"',
         'assert "pip {}" in text',
