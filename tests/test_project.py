@@ -20,6 +20,7 @@ from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 
 import bnlib
+from bnlib._extras import DISTRIBUTION
 from tools import release
 from tools.notebooks import read_text
 
@@ -546,6 +547,10 @@ def install_faults(texts):
             if not known:
                 faults.append(f"{path}: {line.strip()}")
     return faults
+
+
+def test_messages_name_our_distribution():
+    assert DISTRIBUTION == NAME  # what f-strings put in is not seen below
 
 
 def test_only_our_packages_are_installed():
