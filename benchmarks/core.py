@@ -20,6 +20,7 @@ from candidates import CANDIDATES, PHASES, Batch
 from rich.console import Console
 from rich.table import Table
 
+import bnlib
 from bnlib._numpy import CORES
 
 # what decides how TensorFlow and NumPy compute, where it is set
@@ -91,7 +92,6 @@ def table(title, found):
 def surroundings():
     """What the figures depend on: versions and processor, and nothing that names the machine."""
     names = (
-        "bnlib",
         "numpy",
         "numba",
         "tensorflow",
@@ -100,7 +100,7 @@ def surroundings():
         "torch",
         "jax",
     )
-    versions = {}
+    versions = {"bnlib": bnlib.__version__}
     for name in names:
         try:
             versions[name] = importlib.metadata.version(name)

@@ -1,7 +1,8 @@
 """Time bnlib's Keras layer beside Keras's own: part of `make bench`.
 
-A step is forward, backward and the update of the moving statistics. Both layers take turns in one
-process; the figure is the median over the rounds, the ratio is ours to Keras's.
+A step is forward, backward and the update of the moving statistics. In the mode "batch None" the
+number of examples is not known when the step is traced, as in `fit` on most data. Both layers take
+turns in one process; the figure is the median over the rounds, the ratio is ours to Keras's.
 
     python benchmarks/layer.py [--rounds 9] [--shapes 56] [--json FILE]
 """
@@ -26,14 +27,18 @@ from bnlib.keras import BatchNormalization
 
 LAYERS = {"ours": BatchNormalization, "Keras": keras.layers.BatchNormalization}
 MODES = {
-    "eager": lambda f: f,
-    "tf.function": tf.function,
-    "XLA": lambda f: tf.function(f, jit_compile=True),
+    "eager": lambda f, shape: f,
+    "tf.function": lambda f, shape: tf.function(f),
+    "tf.function, batch None": lambda f, shape: tf.function(
+        f, input_signature=[tf.TensorSpec([None, *shape[1:]])] * 2
+    ),
+    "XLA": lambda f, shape: tf.function(f, jit_compile=True),
 }
 SHAPES = [
     (32, 100),
     (256, 512),
     (8192, 1024),
+    (64, 56, 56, 64),
     (32, 112, 112, 64),
     (32, 56, 56, 64),
     (32, 28, 28, 128),
@@ -62,7 +67,7 @@ def calls(shape):
 
         for phase, function in (("training step", step), ("inference", inference)):
             for mode, wrap in MODES.items():
-                run = wrap(function)
+                run = wrap(function, shape)
                 found[phase, mode, name] = lambda run=run: tf.nest.flatten(
                     run(x, grad_y)
                 )[0].numpy()

@@ -57,7 +57,7 @@ def resnet50(kind):
         weights=None, input_shape=(64, 64, 3), classes=10, classifier_activation=None
     )
     ours = kind is bnlib.keras.BatchNormalization
-    return bnlib.keras.from_keras(model) if ours else model, 32
+    return bnlib.keras.swap_in(model) if ours else model, 32
 
 
 def step(model, batch, mode):

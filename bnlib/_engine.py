@@ -9,7 +9,7 @@ from bnlib import _numpy
 _engine = _numpy
 
 
-def use(engine="numpy", *, threads=None):
+def use(engine: str = "numpy", *, threads: int | None = None) -> None:
     """Choose how large arrays are computed; the numbers agree to rounding.
 
     Args:

@@ -8,11 +8,14 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 
 LAST_LINES = 12
 
 
-def run_workers(command, number, *, timeout=300):
+def run_workers(
+    command: Sequence[str], number: int, *, timeout: float = 300
+) -> list[str]:
     """Run a Python command in several processes of this machine, which find each other.
 
     Each gets a TF_CONFIG with free ports of 127.0.0.1, no proxies and no GPU. None outlives this.

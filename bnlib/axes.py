@@ -5,7 +5,10 @@ norm are the same formula with other axes kept, so this choice stands alone, in 
 """
 
 import operator
+from collections.abc import Sequence
 from typing import NamedTuple
+
+from bnlib._typing import Axis
 
 __all__ = ["Layout", "layout"]
 
@@ -26,7 +29,7 @@ class Layout(NamedTuple):
     broadcast: tuple[int, ...]
 
 
-def layout(shape, axis=-1):
+def layout(shape: Sequence[int], axis: Axis = -1) -> Layout:
     """Split the axes of an array into those kept and those averaged over.
 
     Args:

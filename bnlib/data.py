@@ -10,6 +10,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from bnlib._extras import needed
+
 __all__ = ["Split", "curve", "digits", "mnist"]
 
 NO_NETWORK = "MNIST is not here and the network is silent: these are the 8x8 digits."
@@ -52,8 +54,9 @@ def digits(*, seed=0):
     >>> digits().x_train.shape
     (1347, 8, 8)
     """
-    from sklearn.datasets import load_digits
-    from sklearn.model_selection import train_test_split
+    with needed("bnlib.data", "notebook"):
+        from sklearn.datasets import load_digits
+        from sklearn.model_selection import train_test_split
 
     data = load_digits()
     parts = train_test_split(
@@ -77,7 +80,8 @@ def mnist(folder=None, *, url=MNIST, sha256=MNIST_SHA256):
     Raises:
         ValueError: when a file is there, or arrives, and is not the one expected.
     """
-    import pooch
+    with needed("bnlib.data", "notebook"):
+        import pooch
 
     folder = Path(
         folder or os.environ.get("BNLIB_DATA") or Path.home() / ".cache/bnlib"

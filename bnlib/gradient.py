@@ -9,6 +9,7 @@ import numpy as np
 
 from bnlib import blocks
 from bnlib._checks import as_epsilon, as_floating, per_channel, same_shape, wide
+from bnlib._typing import Array, ArrayLike, Axis, Statistics
 from bnlib.axes import layout
 from bnlib.moments import moments, shares
 from bnlib.transform import multiplier, normalize
@@ -21,17 +22,17 @@ __all__ = [
 
 
 def batch_norm_backward(
-    grad_y,
-    x,
-    gamma=None,
+    grad_y: ArrayLike,
+    x: ArrayLike,
+    gamma: ArrayLike | None = None,
     *,
-    axis=-1,
-    epsilon=1e-3,
-    weights=None,
-    statistics=None,
-    grad_mean=None,
-    grad_variance=None,
-):
+    axis: Axis = -1,
+    epsilon: float = 1e-3,
+    weights: ArrayLike | None = None,
+    statistics: Statistics | tuple[ArrayLike, ArrayLike] | None = None,
+    grad_mean: ArrayLike | None = None,
+    grad_variance: ArrayLike | None = None,
+) -> tuple[Array, Array, Array]:
     """Propagate a loss gradient through `batch_norm`: the closed form.
 
         grad_beta  = sum(grad_y)
@@ -93,7 +94,14 @@ def batch_norm_backward(
     return grad_x.astype(x.dtype), _flat(grad_gamma, where), _flat(grad_beta, where)
 
 
-def batch_norm_backward_staged(grad_y, x, gamma, *, axis=-1, epsilon=1e-3):
+def batch_norm_backward_staged(
+    grad_y: ArrayLike,
+    x: ArrayLike,
+    gamma: ArrayLike,
+    *,
+    axis: Axis = -1,
+    epsilon: float = 1e-3,
+) -> tuple[Array, Array, Array]:
     """Propagate a loss gradient step by step through the chapter's graph.
 
     Nine steps forward, the same nine backward. Slower than `batch_norm_backward` and equal to it.
@@ -142,8 +150,15 @@ def batch_norm_backward_staged(grad_y, x, gamma, *, axis=-1, epsilon=1e-3):
 
 
 def batch_norm_inference_backward(
-    grad_y, x, mean, variance, gamma=None, *, axis=-1, epsilon=1e-3
-):
+    grad_y: ArrayLike,
+    x: ArrayLike,
+    mean: ArrayLike,
+    variance: ArrayLike,
+    gamma: ArrayLike | None = None,
+    *,
+    axis: Axis = -1,
+    epsilon: float = 1e-3,
+) -> tuple[Array, Array, Array]:
     """Propagate a loss gradient where the statistics are constants: inference mode.
 
         grad_x = grad_y * gamma / sqrt(variance + epsilon)

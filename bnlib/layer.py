@@ -4,12 +4,16 @@ The only class of the NumPy core with mutable state. The mathematics is in `tran
 `gradient`, the memory is a `population` that the layer is given.
 """
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 
 from bnlib._checks import as_epsilon
+from bnlib._typing import Array, ArrayLike, Axis, Channels, State
 from bnlib.gradient import batch_norm_backward, batch_norm_inference_backward
 from bnlib.moments import moments
-from bnlib.population import Exponential
+from bnlib.population import Exponential, Population
 from bnlib.transform import batch_norm_inference
 
 __all__ = ["BatchNorm"]
@@ -38,29 +42,50 @@ class BatchNorm:
     >>> y = layer([[1.0], [3.0]], training=True)
     >>> layer.population.value()
     Moments(mean=array([1.]), variance=array([1.]), count=2)
+    >>> layer
+    BatchNorm(1, axis=-1, momentum=0.5, epsilon=0.001)
     """
 
     def __init__(
         self,
-        channels,
+        channels: Channels,
         *,
-        axis=-1,
-        momentum=0.99,
-        epsilon=1e-3,
-        center=True,
-        scale=True,
-        population=None,
-    ):
+        axis: Axis = -1,
+        momentum: float = 0.99,
+        epsilon: float = 1e-3,
+        center: bool = True,
+        scale: bool = True,
+        population: Population | None = None,
+    ) -> None:
         self.axis, self.epsilon = axis, as_epsilon(epsilon)
-        self.gamma = np.ones(channels) if scale else None
-        self.beta = np.zeros(channels) if center else None
-        self.population = (
+        self._channels = channels
+        self.gamma: Array | None = np.ones(channels) if scale else None
+        self.beta: Array | None = np.zeros(channels) if center else None
+        self.population: Population = (
             Exponential(channels, momentum) if population is None else population
         )
-        self.gradients = {}
-        self._saved = None
+        self.gradients: dict[str, Array] = {}
+        self._saved: Any = None
 
-    def __call__(self, x, *, training, update=True, weights=None):
+    def __repr__(self) -> str:
+        """Show the arguments that make an equal layer; the population if it is not the usual."""
+        plain = type(self.population) is Exponential and not self.population.bessel
+        shown = [repr(self._channels), f"axis={self.axis}"]
+        shown += [f"momentum={self.population.momentum}"] if plain else []
+        shown.append(f"epsilon={self.epsilon}")
+        shown += ["center=False"] if self.beta is None else []
+        shown += ["scale=False"] if self.gamma is None else []
+        shown += [] if plain else [f"population={self.population!r}"]
+        return f"BatchNorm({', '.join(shown)})"
+
+    def __call__(
+        self,
+        x: ArrayLike,
+        *,
+        training: bool,
+        update: bool = True,
+        weights: ArrayLike | None = None,
+    ) -> Array:
         """Normalise `x` by its own statistics, or by the population's.
 
         Args:
@@ -91,7 +116,7 @@ class BatchNorm:
         self._saved = (np.asarray(x), training, weights, batch)
         return y
 
-    def backward(self, grad_y):
+    def backward(self, grad_y: ArrayLike) -> Array:
         """Propagate the loss gradient through the last call, in the mode that it had.
 
         Args:
@@ -119,12 +144,12 @@ class BatchNorm:
         return grads[0]
 
     @property
-    def parameters(self):
+    def parameters(self) -> dict[str, Array]:
         """The trainable arrays by name; update them in place."""
         named = {"gamma": self.gamma, "beta": self.beta}
         return {name: value for name, value in named.items() if value is not None}
 
-    def state(self):
+    def state(self) -> State:
         """Return parameters and population as one dict of arrays.
 
         Returns:
@@ -134,7 +159,7 @@ class BatchNorm:
             name: value.copy() for name, value in self.parameters.items()
         } | self.population.state()
 
-    def restore(self, state):
+    def restore(self, state: Mapping[str, ArrayLike]) -> None:
         """Put back what `state` gave, exactly.
 
         Args:

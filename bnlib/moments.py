@@ -5,12 +5,14 @@ have been centred first: float32 sums lose the variance long before the data loo
 """
 
 import math
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
 
 from bnlib import blocks
 from bnlib._checks import as_floating, wide
+from bnlib._typing import Array, ArrayLike, Axis, Statistics
 from bnlib.axes import layout
 
 __all__ = ["Moments", "merge_moments", "moments"]
@@ -25,12 +27,14 @@ class Moments(NamedTuple):
         count: values per channel, or the sum of the weights.
     """
 
-    mean: np.ndarray
-    variance: np.ndarray
+    mean: Array
+    variance: Array
     count: float
 
 
-def moments(x, *, axis=-1, weights=None):
+def moments(
+    x: ArrayLike, *, axis: Axis = -1, weights: ArrayLike | None = None
+) -> Moments:
     """Compute the mean and the biased variance of each channel.
 
         mean = sum(x) / m        variance = sum((x - mean)^2) / m
@@ -77,7 +81,7 @@ def moments(x, *, axis=-1, weights=None):
     return Moments(mean.reshape(channels), variance.reshape(channels), count)
 
 
-def merge_moments(parts):
+def merge_moments(parts: Iterable[Statistics]) -> Moments:
     """Pool the moments of several batches into those of all their values together.
 
         mean = average of the means        variance = average of the variances

@@ -5,7 +5,12 @@ to the printed digit on any machine.
 """
 
 import numpy as np
-from rich.progress import track
+
+from bnlib._extras import needed
+
+with needed("bnlib.network", "notebook"):
+    from rich.progress import track
+
 
 from bnlib.layer import BatchNorm
 
@@ -28,6 +33,11 @@ class Dense:
         rng: a `numpy.random.Generator`.
         deviation: of the kernel's Gaussian; default 1 / sqrt(D).
         bias: the value that all biases start at; None for a layer without.
+
+    Attributes:
+        parameters: dict of arrays, `kernel` of shape `(D, C)`, and `bias` of shape `(C,)` if there
+            is one; a step of gradient descent changes them in place.
+        gradients: dict of the last `backward`, with the same names.
     """
 
     def __init__(self, inputs, units, rng, *, deviation=None, bias=0.0):
@@ -38,12 +48,27 @@ class Dense:
         self.gradients = {}
 
     def __call__(self, x, *, training):
-        """Map `(N, D)` to `(N, C)`."""
+        """Map `(N, D)` to `(N, C)`, and keep the input for `backward`.
+
+        Args:
+            x: shape `(N, D)`.
+            training: changes nothing here; every layer is told.
+
+        Returns:
+            y, shape `(N, C)`.
+        """
         self._x = x
         return x @ self.parameters["kernel"] + self.parameters.get("bias", 0)
 
     def backward(self, grad_y):
-        """Return grad_x; leave the gradients of kernel and bias in `gradients`."""
+        """Propagate the loss gradient through the last call.
+
+        Args:
+            grad_y: gradient of the loss with respect to y, shape `(N, C)`.
+
+        Returns:
+            grad_x, shape `(N, D)`. The gradients of kernel and bias are left in `gradients`.
+        """
         self.gradients = {"kernel": self._x.T @ grad_y, "bias": grad_y.sum(axis=0)}
         return grad_y @ self.parameters["kernel"].T
 
@@ -62,6 +87,9 @@ class Activation:
 
     Args:
         name: `relu`, `tanh`, `sigmoid` or `linear`.
+
+    Raises:
+        ValueError: for another name.
     """
 
     def __init__(self, name):
@@ -73,12 +101,12 @@ class Activation:
         self._function, self._derivative = ACTIVATIONS[name]
 
     def __call__(self, x, *, training):
-        """Apply the function to each number."""
+        """Apply the function to each number; `training` changes nothing here."""
         self._y = self._function(x)
         return self._y
 
     def backward(self, grad_y):
-        """Return grad_x."""
+        """Return grad_x: grad_y times the derivative, taken from the output of the last call."""
         return grad_y * self._derivative(self._y)
 
 
@@ -93,11 +121,20 @@ class Network:
         self.layers = list(layers)
 
     def __call__(self, x, *, training, **options):
-        """Run all layers; `options`, such as update=False, go to batch norm layers."""
+        """Run all layers.
+
+        Args:
+            x: shape `(N, D)`.
+            training: the mode, which every layer is told.
+            **options: go to the batch norm layers, for example `update=False`.
+
+        Returns:
+            The output of the last layer.
+        """
         return self.outputs(x, training=training, **options)[-1]
 
     def outputs(self, x, *, training, **options):
-        """Run all layers and return the output of each."""
+        """Run all layers, as a call does, and return the output of each, in order."""
         outputs = []
         for layer in self.layers:
             extra = options if isinstance(layer, BatchNorm) else {}
@@ -106,13 +143,24 @@ class Network:
         return outputs
 
     def backward(self, grad):
-        """Propagate the loss gradient from the last layer to the input."""
+        """Propagate the loss gradient from the last layer to the input.
+
+        Args:
+            grad: gradient of the loss with respect to the output of the last layer.
+
+        Returns:
+            The gradient with respect to the input. Each layer keeps those of its parameters.
+        """
         for layer in reversed(self.layers):
             grad = layer.backward(grad)
         return grad
 
     def step(self, rate):
-        """One step of plain gradient descent, in place."""
+        """Take one step of plain gradient descent, in place, by the last gradients.
+
+        Args:
+            rate: the learning rate.
+        """
         for layer in self.layers:
             for name, value in layer.parameters.items():
                 value -= rate * layer.gradients[name]
@@ -174,7 +222,10 @@ def train(
         progress: whether to show a progress bar; never in a stored output.
 
     Returns:
-        The loss at every step, before its update.
+        The loss at every step, before its update, shape `(steps,)`.
+
+    Raises:
+        ValueError: when a batch is to have more examples than there are.
     """
     size = len(x) if batch is None else batch
     if size > len(x):

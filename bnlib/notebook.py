@@ -17,9 +17,13 @@ from collections.abc import Iterable, Sequence
 from numbers import Integral, Real
 from typing import Any
 
-import matplotlib.pyplot as plt
-from IPython import get_ipython
-from IPython.display import display
+from bnlib._extras import needed
+
+with needed("bnlib.notebook", "notebook"):
+    import matplotlib.pyplot as plt
+    from IPython import get_ipython
+    from IPython.display import display
+
 
 from bnlib import plots
 

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from bnlib._checks import as_epsilon, as_floating, wide
+from bnlib._typing import Array, ArrayLike, Axis
 from bnlib.axes import layout
 
 __all__ = ["Affine", "ParameterCount", "as_affine", "count_parameters", "fold"]
@@ -37,11 +38,13 @@ class Affine(NamedTuple):
         shift: shape `(C,)`, float64.
     """
 
-    multiplier: np.ndarray
-    shift: np.ndarray
+    multiplier: Array
+    shift: Array
 
 
-def count_parameters(channels, *, center=True, scale=True, renorm=False):
+def count_parameters(
+    channels: int, *, center: bool = True, scale: bool = True, renorm: bool = False
+) -> ParameterCount:
     """Count the parameters of one batch norm layer.
 
         trainable      C for gamma, C for beta
@@ -74,7 +77,14 @@ def count_parameters(channels, *, center=True, scale=True, renorm=False):
     return ParameterCount(trainable, non_trainable, trainable + non_trainable)
 
 
-def as_affine(mean, variance, gamma=None, beta=None, *, epsilon=1e-3):
+def as_affine(
+    mean: ArrayLike,
+    variance: ArrayLike,
+    gamma: ArrayLike | None = None,
+    beta: ArrayLike | None = None,
+    *,
+    epsilon: float = 1e-3,
+) -> Affine:
     """Write batch norm at inference as two vectors.
 
         multiplier = gamma / sqrt(variance + epsilon)        shift = beta - mean * multiplier
@@ -118,7 +128,17 @@ def as_affine(mean, variance, gamma=None, beta=None, *, epsilon=1e-3):
     return Affine(multiplier, given.get("beta", 0) - mean * multiplier)
 
 
-def fold(kernel, bias, mean, variance, gamma=None, beta=None, *, epsilon=1e-3, axis=-1):
+def fold(
+    kernel: ArrayLike,
+    bias: ArrayLike | None,
+    mean: ArrayLike,
+    variance: ArrayLike,
+    gamma: ArrayLike | None = None,
+    beta: ArrayLike | None = None,
+    *,
+    epsilon: float = 1e-3,
+    axis: Axis = -1,
+) -> tuple[Array, Array]:
     """Fold batch norm into the dense or convolution layer before it.
 
         kernel' = kernel * multiplier        bias' = bias * multiplier + shift

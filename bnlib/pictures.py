@@ -1,8 +1,13 @@
 """Pictures that more than one chapter draws, in the style of `bnlib.plots`."""
 
 import numpy as np
-from matplotlib.patches import FancyArrowPatch, PathPatch
-from matplotlib.path import Path
+
+from bnlib._extras import needed
+
+with needed("bnlib.pictures", "notebook"):
+    from matplotlib.patches import FancyArrowPatch, PathPatch
+    from matplotlib.path import Path
+
 
 from bnlib.axes import layout
 from bnlib.plots import AFTER, BEFORE, GRID, MUTED, PAPER, WRONG, line, points

@@ -14,8 +14,12 @@ a grey print); what draws data has a dash and a marker.
 
 from typing import Any, NamedTuple
 
-import matplotlib as mpl
-import matplotlib.pyplot as plt
+from bnlib._extras import needed
+
+with needed("bnlib.plots", "notebook"):
+    import matplotlib as mpl
+    import matplotlib.pyplot as plt
+
 
 from bnlib._svg import adaptive_svg
 

@@ -13,9 +13,12 @@ covered.
 `Pooled` keeps the exact moments of all values together, whatever the batches were.
 """
 
+from collections.abc import Mapping
+
 import numpy as np
 
 from bnlib._checks import as_momentum, finite_moments
+from bnlib._typing import Array, ArrayLike, Channels, State, Statistics
 from bnlib.moments import Moments, merge_moments
 
 __all__ = ["Cumulative", "DebiasedExponential", "Exponential", "Pooled", "Population"]
@@ -26,23 +29,34 @@ class Population:
 
     Args:
         channels: C, or a tuple.
-        bessel: see below.
+        bessel: whether each batch variance is multiplied by m / (m - 1) on its way in, as PyTorch
+            does; a batch with m = 1 then has no variance to offer, and its variance is left out.
 
     Attributes:
         mean: shape `(C,)`, float64; 0 before the first update.
         variance: shape `(C,)`, float64; 1 before the first update.
         count: how many values per channel were seen.
         updates: how many batches were seen.
-        bessel: whether each batch variance is multiplied by m / (m - 1) on its way in, as PyTorch
-            does; a batch with m = 1 then has no variance to offer and its variance is left out.
+        bessel: as given.
     """
 
-    def __init__(self, channels, *, bessel=False):
-        self.mean, self.variance = np.zeros(channels), np.ones(channels)
-        self.count, self.updates = 0, 0
+    def __init__(self, channels: Channels, *, bessel: bool = False) -> None:
+        self.mean: Array = np.zeros(channels)
+        self.variance: Array = np.ones(channels)
+        self.count: float = 0
+        self.updates = 0
         self.bessel = bessel
 
-    def update(self, batch):
+    def __repr__(self) -> str:
+        """Show the arguments that make an equal estimator."""
+        shape = self.mean.shape
+        shown = [repr(shape[0] if len(shape) == 1 else shape)]
+        if hasattr(self, "momentum"):
+            shown.append(f"momentum={self.momentum}")
+        shown += ["bessel=True"] if self.bessel else []
+        return f"{type(self).__name__}({', '.join(shown)})"
+
+    def update(self, batch: Statistics) -> None:
         """Take in the moments of one more batch.
 
         Args:
@@ -67,23 +81,41 @@ class Population:
         factor = batch.count / (batch.count - 1) if self.bessel else 1
         self.variance = self.variance + rate * (factor * batch.variance - self.variance)
 
-    def rate(self, t):
-        """How much of the distance to the t-th batch is covered; t counts from 1."""
+    def rate(self, t: int) -> float:
+        """Say how much of the distance to the t-th batch is covered.
+
+        Args:
+            t: the number of the update, counted from 1.
+
+        Returns:
+            A number in [0, 1].
+
+        Raises:
+            TypeError: in `Population` itself, which has no rate: each estimator brings its own.
+        """
         raise TypeError(
             f"{type(self).__name__} has no rate: use Exponential, DebiasedExponential, Cumulative "
             "or Pooled, or define rate(t) in your subclass."
         )
 
-    def value(self):
-        """Return the present estimate as `Moments`; copies, safe to change."""
+    def value(self) -> Moments:
+        """Return the present estimate.
+
+        Returns:
+            `Moments`; its arrays are copies, safe to change.
+        """
         return Moments(self.mean.copy(), self.variance.copy(), self.count)
 
-    def state(self):
-        """Return everything that `restore` needs, as a dict of arrays."""
+    def state(self) -> State:
+        """Return everything that `restore` needs.
+
+        Returns:
+            mean, variance, count and updates, by name, as arrays.
+        """
         names = ("mean", "variance", "count", "updates")
         return {name: np.array(getattr(self, name)) for name in names}
 
-    def restore(self, state):
+    def restore(self, state: Mapping[str, ArrayLike]) -> None:
         """Put back what `state` gave, exactly.
 
         Args:
@@ -124,11 +156,13 @@ class Exponential(Population):
     Moments(mean=array([1.]), variance=array([1.4]), count=32)
     """
 
-    def __init__(self, channels, momentum=0.99, *, bessel=False):
+    def __init__(
+        self, channels: Channels, momentum: float = 0.99, *, bessel: bool = False
+    ) -> None:
         super().__init__(channels, bessel=bessel)
         self.momentum = as_momentum(momentum)
 
-    def rate(self, t):
+    def rate(self, t: int) -> float:
         """1 - momentum, always."""
         return 1 - self.momentum
 
@@ -140,7 +174,10 @@ class DebiasedExponential(Exponential):
     momentum 1 the rate is 1 / t. Unlike tf.contrib's `zero_debias_moving_mean`, the variance is
     treated like the mean.
 
-    Args: as `Exponential`.
+    Args:
+        channels: C, or a tuple.
+        momentum: weight of the OLD value, in [0, 1], once the start is forgotten.
+        bessel: see `Population`.
 
     >>> population = DebiasedExponential(1, momentum=0.9)
     >>> population.update(Moments([10.0], [5.0], 32))
@@ -148,7 +185,7 @@ class DebiasedExponential(Exponential):
     Moments(mean=array([10.]), variance=array([5.]), count=32)
     """
 
-    def rate(self, t):
+    def rate(self, t: int) -> float:
         """(1 - momentum) / (1 - momentum^t), from 1 down to 1 - momentum."""
         if self.momentum == 1:
             return 1 / t
@@ -158,7 +195,9 @@ class DebiasedExponential(Exponential):
 class Cumulative(Population):
     """The plain average of all batches: PyTorch's momentum=None.
 
-    Args: as `Population`.
+    Args:
+        channels: C, or a tuple.
+        bessel: see `Population`.
 
     >>> population = Cumulative(1)
     >>> for mean in (1.0, 2.0, 6.0):
@@ -167,7 +206,7 @@ class Cumulative(Population):
     array([3.])
     """
 
-    def rate(self, t):
+    def rate(self, t: int) -> float:
         """1 / t."""
         return 1 / t
 
@@ -178,7 +217,9 @@ class Pooled(Population):
     The batches may be of any size, and cut anywhere. With `bessel`, `value()` multiplies the pooled
     variance by n / (n - 1), n being all values.
 
-    Args: as `Population`.
+    Args:
+        channels: C, or a tuple.
+        bessel: see above: the factor belongs to the whole, not to each batch.
 
     >>> population = Pooled(1)
     >>> population.update(Moments([0.0], [0.0], 1))
@@ -193,8 +234,12 @@ class Pooled(Population):
             [Moments(self.mean, self.variance, self.count), batch]
         )
 
-    def value(self):
-        """Return the pooled moments; the variance times n / (n - 1) with `bessel`."""
+    def value(self) -> Moments:
+        """Return the moments of all values seen.
+
+        Returns:
+            `Moments`; with `bessel` the variance is multiplied by n / (n - 1).
+        """
         mean, variance, count = super().value()
         factor = count / (count - 1) if self.bessel and count > 1 else 1
         return Moments(mean, variance * factor, count)

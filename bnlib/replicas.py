@@ -9,8 +9,14 @@ import os
 import socket
 import sys
 import time
+from collections.abc import Callable, Sequence
+from typing import Any
 
-import tensorflow as tf
+from bnlib._extras import needed
+
+with needed("bnlib.replicas", "tf"):
+    import tensorflow as tf
+
 
 from bnlib._processes import run_workers
 from bnlib.tf_ops.statistics import all_sum
@@ -18,7 +24,7 @@ from bnlib.tf_ops.statistics import all_sum
 __all__ = ["join_workers", "mirrored", "per_replica", "run_workers", "train_step"]
 
 
-def mirrored(number):
+def mirrored(number: int) -> Any:
     """Cut the CPU into logical devices, and make a `MirroredStrategy` over so many of them.
 
     Args:
@@ -51,7 +57,7 @@ def mirrored(number):
     return tf.distribute.MirroredStrategy([f"CPU:{i}" for i in range(number)])
 
 
-def per_replica(strategy, parts):
+def per_replica(strategy: Any, parts: Sequence[Any]) -> Any:
     """Hand each replica its own part of the batch.
 
     Args:
@@ -76,7 +82,9 @@ def per_replica(strategy, parts):
     )
 
 
-def train_step(strategy, model, optimizer, loss):
+def train_step(
+    strategy: Any, model: Any, optimizer: Any, loss: Callable[..., Any]
+) -> Callable[..., Any]:
     """Make a training step for all replicas, by the mean loss of the whole batch.
 
         loss = sum over all replicas of (sum over its examples) / (examples on all replicas)
@@ -122,6 +130,7 @@ def train_step(strategy, model, optimizer, loss):
 
 
 def _check_scope(strategy, model, optimizer):
+    """Refuse variables that are not the strategy's: they would be trained on one replica alone."""
     weights = model.variables if model.built else []
     for name, values in ("model", weights), ("optimizer", [optimizer.iterations]):
         inside = [strategy.extended.variable_created_in_scope(v.value) for v in values]
@@ -132,11 +141,13 @@ def _check_scope(strategy, model, optimizer):
             )
 
 
-def join_workers(timeout=120):
+def join_workers(timeout: float = 120) -> Any:
     """Meet the other workers, and make a `MultiWorkerMirroredStrategy` with them.
 
     TensorFlow's own wait for a missing worker cannot be bounded, and SIGTERM does not end it. So
-    the workers first wait for each other's ports, and only then enter TensorFlow.
+    the workers first wait for each other's ports, and only then enter TensorFlow. Should that last
+    step hang all the same, because a worker has died just then, the process prints where each of
+    its threads stands, and ends.
 
     Args:
         timeout: seconds to wait for the others, and later for any exchange with them.
@@ -145,8 +156,11 @@ def join_workers(timeout=120):
         A `tf.distribute.MultiWorkerMirroredStrategy`.
 
     Raises:
-        RuntimeError: when there is no cluster in the environment variable TF_CONFIG.
+        RuntimeError: when there is no cluster in the environment variable TF_CONFIG, or this
+            process is none of its workers.
         TimeoutError: when a worker did not come. It is named.
+
+    Source: TensorFlow's guide to multi-worker training with Keras.
     """
     resolver = tf.distribute.cluster_resolver.TFConfigClusterResolver()
     me = resolver.task_type, resolver.task_id
@@ -176,11 +190,15 @@ def _cluster(resolver, me):
 
 
 def _meet(cluster, me, timeout):
-    """Listen at our own address until all others have answered at theirs."""
+    """Listen at our own address until all others have answered at theirs.
+
+    The port can be shared with the server that TensorFlow will start there, but not on Windows.
+    """
     port = int(cluster[me].rpartition(":")[2])
     missing = {who: address for who, address in cluster.items() if who != me}
     deadline = time.monotonic() + timeout
-    with socket.create_server(("", port), reuse_port=True):
+    shared = hasattr(socket, "SO_REUSEPORT")
+    with socket.create_server(("", port), reuse_port=shared):
         while missing := {w: a for w, a in missing.items() if not _answers(a)}:
             if time.monotonic() > deadline:
                 names = ", ".join(f"{j} {i} at {a}" for (j, i), a in missing.items())
@@ -192,6 +210,7 @@ def _meet(cluster, me, timeout):
 
 
 def _answers(address):
+    """Whether somebody listens there."""
     host, _, port = address.rpartition(":")
     try:
         socket.create_connection((host, int(port)), timeout=1).close()

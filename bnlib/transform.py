@@ -9,13 +9,21 @@ import numpy as np
 
 from bnlib import blocks
 from bnlib._checks import as_epsilon, as_floating, per_channel, wide
+from bnlib._typing import Array, ArrayLike, Axis
 from bnlib.axes import layout
 from bnlib.moments import moments
 
 __all__ = ["batch_norm", "batch_norm_inference", "normalize", "scale_and_shift"]
 
 
-def normalize(x, mean, variance, *, axis=-1, epsilon=1e-3):
+def normalize(
+    x: ArrayLike,
+    mean: ArrayLike,
+    variance: ArrayLike,
+    *,
+    axis: Axis = -1,
+    epsilon: float = 1e-3,
+) -> Array:
     """Bring each channel to mean 0 and variance 1.
 
         x_hat = (x - mean) / sqrt(variance + epsilon)
@@ -48,7 +56,13 @@ def normalize(x, mean, variance, *, axis=-1, epsilon=1e-3):
         return ((x - mean.astype(wide(x.dtype))) * inverse).astype(x.dtype)
 
 
-def scale_and_shift(x_hat, gamma=None, beta=None, *, axis=-1):
+def scale_and_shift(
+    x_hat: ArrayLike,
+    gamma: ArrayLike | None = None,
+    beta: ArrayLike | None = None,
+    *,
+    axis: Axis = -1,
+) -> Array:
     """Give each channel the scale and offset that the network has learned.
 
         y = gamma * x_hat + beta
@@ -82,7 +96,15 @@ def scale_and_shift(x_hat, gamma=None, beta=None, *, axis=-1):
     return y.astype(x_hat.dtype)
 
 
-def batch_norm(x, gamma=None, beta=None, *, axis=-1, epsilon=1e-3, weights=None):
+def batch_norm(
+    x: ArrayLike,
+    gamma: ArrayLike | None = None,
+    beta: ArrayLike | None = None,
+    *,
+    axis: Axis = -1,
+    epsilon: float = 1e-3,
+    weights: ArrayLike | None = None,
+) -> tuple[Array, Array, Array]:
     """Normalise a batch by its own statistics, then scale and shift: training mode.
 
     Args:
@@ -114,8 +136,15 @@ def batch_norm(x, gamma=None, beta=None, *, axis=-1, epsilon=1e-3, weights=None)
 
 
 def batch_norm_inference(
-    x, mean, variance, gamma=None, beta=None, *, axis=-1, epsilon=1e-3
-):
+    x: ArrayLike,
+    mean: ArrayLike,
+    variance: ArrayLike,
+    gamma: ArrayLike | None = None,
+    beta: ArrayLike | None = None,
+    *,
+    axis: Axis = -1,
+    epsilon: float = 1e-3,
+) -> Array:
     """Normalise by given statistics, then scale and shift: inference mode.
 
     Each example is treated alone, so a batch of one is as good as any.

@@ -9,18 +9,18 @@ import functools
 import gzip
 import itertools
 import re
+import weakref
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import ClassVar
 from urllib.parse import unquote, urldefrag, urlsplit
 
 from axe_playwright_python.base import AXE_SCRIPT
-from playwright.sync_api import sync_playwright
-
-from tools.chromium import find_chromium
 
 LOCAL = ("file:", "data:", "blob:", "http://127.0.0.1:")
 PHONE, DESK = {"width": 390, "height": 844}, {"width": 1280, "height": 900}
-THEMES = ("light", "dark")
+THEMES, SIZES = ("light", "dark"), {"phone": PHONE, "desk": DESK}
+LOOKS = tuple(itertools.product(THEMES, SIZES))
 TRANSFER, SCRIPTS, SHIFT = 600_000, 180_000, 0.1  # bytes compressed, bytes, CLS
 
 # What a page says about itself once its scripts have run.
@@ -58,25 +58,37 @@ MOVED = """() => new Promise(done => {
   requestAnimationFrame(() => setTimeout(() => done(moved), 50));
 })"""
 
-# WCAG 2, A and AA, and axe's best practices. One rule must be asked for by name. Contrast takes axe
-# longest, so of all the texts whose elements are of the same kinds and classes it measures one.
-AXE_STARTS = """() => {
+# WCAG 2, A and AA, and axe's best practices. One rule must be asked for by name. Two take longest:
+# contrast, and whether links stand out. So of all texts whose elements are of the same kinds and
+# classes it measures one, and of all such links too, unless it shall be thorough with links.
+AXE_STARTS = """thorough => {
   const look = node => !node ? "" : look(node.parentElement) + "/" + node.tagName + "." +
     node.className + (node.matches("tr:nth-child(even)") ? "even" : "");
-  const speaks = node => node.checkVisibility() &&
-    [...node.childNodes].some(child => child.nodeType === 3 && child.data.trim());
+  const words = node => [...node.childNodes].filter(child => child.nodeType === 3)
+    .some(child => child.data.trim());
+  const speaks = node => node.checkVisibility() && words(node);
+  const around = link => link.parentElement.closest(":not(b, code, em, i, span, strong)");
   const texts = new Map([...document.body.querySelectorAll("*")].filter(speaks)
     .reverse().map(node => [look(node.closest(".katex") || node), node]));
+  const links = new Map([...document.querySelectorAll("a[href]")]
+    .filter(node => node.checkVisibility()).reverse().map(node =>
+    [`${look(node)} ${node.getAttribute("style")} ${words(around(node))}`, node]));
   const axeRuns = (where, settings) =>
     axe.run(where, {...settings, preload: false, resultTypes: ["violations"]})
       .then(({violations}) => violations.flatMap(({id, nodes}) =>
         nodes.map(node => `${id}: ${node.target.join(" ")}`)));
+  const axeRule = (name, where) => axeRuns(where, {runOnly: {type: "rule", values: [name]}});
   const soon = new Promise(resolve => setTimeout(resolve)); // so that the other tab may start
   window.barriers = soon.then(async () => [
-    ...await axeRuns([...texts.values()], {runOnly: {type: "rule", values: ["color-contrast"]}}),
+    ...await axeRule("color-contrast", [...texts.values()]),
+    ...await axeRule("link-in-text-block", thorough ? document : [...links.values()]),
     ...await axeRuns(document, {
       runOnly: ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"],
-      rules: {"label-content-name-mismatch": {enabled: true}, "color-contrast": {enabled: false}},
+      rules: {
+        "label-content-name-mismatch": {enabled: true},
+        "color-contrast": {enabled: false},
+        "link-in-text-block": {enabled: false},
+      },
     }),
   ]);
 }"""
@@ -97,21 +109,13 @@ class Page:
 
 
 @contextlib.contextmanager
-def open_browser():
-    """Start Chromium; nothing that it asks of other hosts leaves this machine."""
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=find_chromium(),
-            args=[
-                "--no-sandbox"
-            ],  # it opens our own files only, and CI may run as root
-        )
-        context = browser.new_context(viewport=DESK)
+def open_context(browser):
+    """Yield a context; nothing that its pages ask of other hosts leaves this machine."""
+    with browser.new_context(viewport=DESK) as context:
         context.route(
             lambda url: not url.startswith(LOCAL), lambda route: route.abort()
         )
         yield context
-        browser.close()
 
 
 def pages_of(site):
@@ -120,59 +124,108 @@ def pages_of(site):
     return [path for path in paths if not path.startswith("_static/")]
 
 
-def look(browser, url, themes=()):
-    """Open a page, at the width of a phone and of a desk, and note what happens.
+def look(browser, url, looks=()):
+    """Open a page on a phone and note what happens.
 
-    In each of the themes, axe looks for what shuts readers out. Each has a tab, thus a process.
+    In each of the looks, such as `("dark", "desk")`, axe searches for what shuts readers out.
     """
+    return next(look_at_all(browser, {url: looks}))
+
+
+def look_at_all(browser, wanted, thorough=False):
+    """Look at pages, given as `{url: looks}`; axe is busy with one while the next is opened."""
+    begun = None
+    for url, looks in wanted.items():
+        following = _begin(browser, url, looks, thorough)
+        if begun:
+            yield _finish(*begun)
+        begun = following
+    yield _finish(*begun)
+
+
+class _Tab:
+    """A tab that shows one page after another; a new one would take twice as long."""
+
+    idle: ClassVar = weakref.WeakKeyDictionary()  # those of each context
+
+    def __init__(self, browser):
+        self.browser, self.seen, self.page = browser, None, browser.new_page()
+        self.page.on("request", lambda request: self.seen.requests.append(request.url))
+        self.page.on(
+            "requestfailed", lambda request: self.seen.failed.append(request.url)
+        )
+        self.page.on("response", self._note_response)
+        self.page.on(
+            "pageerror", lambda e: self.seen.messages.append(f"page error: {e}")
+        )
+        self.page.on("console", self._note_message)
+
+    @classmethod
+    def open(cls, browser, seen, theme):
+        """Open a page on a phone, in one theme."""
+        idle = cls.idle.setdefault(browser, [])
+        tab = idle.pop() if idle else cls(browser)
+        tab.seen = seen
+        tab.page.set_viewport_size(PHONE)
+        tab.page.emulate_media(color_scheme=theme, reduced_motion="reduce")
+        tab.page.goto(seen.url)
+        tab.page.evaluate("document.fonts.ready.then(() => 0)")
+        return tab
+
+    def close(self):
+        """Leave the page; what it still does is noted with it, not with the next."""
+        self.page.goto("about:blank")
+        self.idle[self.browser].append(self)
+
+    def _note_response(self, response):
+        if response.status >= 400:
+            self.seen.failed.append(response.url)
+
+    def _note_message(self, message):
+        # Of a resource that is missing, `failed` has the name.
+        missing = "Failed to load resource" in message.text
+        if message.type in ("error", "warning") and not missing:
+            self.seen.messages.append(f"console {message.type}: {message.text}")
+
+
+def _begin(browser, url, looks, thorough):
+    """Open a page in each theme, as tabs and thus processes of their own, and let axe begin."""
     seen = Page(url)
-    tabs = {theme: _open(browser, seen, theme) for theme in themes or THEMES[:1]}
-    page = next(iter(tabs.values()))
+    themes = dict.fromkeys(theme for theme, _ in looks) or THEMES[:1]
+    tabs = {theme: _Tab.open(browser, seen, theme) for theme in themes}
+    page = next(iter(tabs.values())).page
     seen.facts = page.evaluate(FACTS)
     seen.shift = page.evaluate(MOVED)
     seen.overflow = page.evaluate("document.documentElement.scrollWidth - innerWidth")
-    if themes:
-        seen.barriers = _find_barriers(tabs)
-    for page in tabs.values():
-        page.close()
+    rounds = []
+    for size in SIZES:
+        asked = {theme: tab for theme, tab in tabs.items() if (theme, size) in looks}
+        rounds += [(size, asked, thorough)] if asked else []
+    if rounds:
+        for tab in tabs.values():
+            tab.page.evaluate(f"{AXE_SCRIPT}; 0")
+        _start_axe(*rounds[0])
+    return seen, tabs, rounds
+
+
+def _start_axe(size, tabs, thorough):
+    for tab in tabs.values():
+        tab.page.set_viewport_size(SIZES[size])
+        tab.page.evaluate(AXE_STARTS, thorough)
+
+
+def _finish(seen, tabs, rounds):
+    """Wait for axe, let it look at the other sizes, and leave the page."""
+    for number, (size, asked, thorough) in enumerate(rounds):
+        if number:
+            _start_axe(size, asked, thorough)
+        for theme, tab in asked.items():
+            place = f"in the {theme} on a {size}"
+            faults = tab.page.evaluate("barriers")
+            seen.barriers += [f"{fault}, {place}" for fault in faults]
+    for tab in tabs.values():
+        tab.close()
     return seen
-
-
-def _open(browser, seen, theme):
-    page = browser.new_page()
-    page.on("request", lambda request: seen.requests.append(request.url))
-    page.on("requestfailed", lambda request: seen.failed.append(request.url))
-    page.on(
-        "response", lambda r: seen.failed.append(r.url) if r.status >= 400 else None
-    )
-    page.on("pageerror", lambda error: seen.messages.append(f"page error: {error}"))
-    page.on(
-        "console", lambda m: _note(seen, m) if m.type in ("error", "warning") else None
-    )
-    page.set_viewport_size(PHONE)
-    page.emulate_media(color_scheme=theme, reduced_motion="reduce")
-    page.goto(seen.url)
-    page.evaluate("document.fonts.ready.then(() => 0)")
-    return page
-
-
-def _find_barriers(tabs):
-    found = []
-    for page in tabs.values():
-        page.evaluate(f"{AXE_SCRIPT}; 0")
-    for size in (PHONE, DESK):
-        for page in tabs.values():
-            page.set_viewport_size(size)
-            page.evaluate(AXE_STARTS)
-        for theme, page in tabs.items():
-            place = f"in the {theme} at {size['width']} px"
-            found += [f"{fault}, {place}" for fault in page.evaluate("barriers")]
-    return found
-
-
-def _note(seen, message):
-    if "Failed to load resource" not in message.text:  # `failed` names the resource
-        seen.messages.append(f"console {message.type}: {message.text}")
 
 
 # Faults of one page

@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
-from browsing import DESK, PHONE, look, open_browser, page_faults
+from browsing import DESK, PHONE, look, open_context, page_faults
 from test_site import build
 
 import bnlib
@@ -32,8 +32,8 @@ BUDGET = 15_000  # bytes, compressed: the script and its style sheet
 
 
 @pytest.fixture(scope="module")
-def browser():
-    with open_browser() as browser:
+def browser(chromium):
+    with open_context(chromium) as browser:
         browser.grant_permissions(["clipboard-read", "clipboard-write"])
         yield browser
 

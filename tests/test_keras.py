@@ -18,7 +18,8 @@ from samples import ROWS, friendly
 from twins import TOLERANCE, Keras, assert_close, step, wide
 
 import bnlib
-from bnlib.keras import BatchNormalization, _population, from_keras, to_keras
+from bnlib import tf_ops
+from bnlib.keras import BatchNormalization, _population, swap_in, swap_out
 from bnlib.tf_ops import statistics
 
 
@@ -353,7 +354,7 @@ def small_model(norm):
 def test_a_swap_keeps_what_is_frozen():
     model = small_model(Keras)
     model.layers[2].trainable = False
-    assert [x.trainable for x in from_keras(model)._flatten_layers()] == [
+    assert [x.trainable for x in swap_in(model)._flatten_layers()] == [
         x.trainable for x in model._flatten_layers()
     ]
 
@@ -361,10 +362,7 @@ def test_a_swap_keeps_what_is_frozen():
 def test_a_swap_that_would_lose_something_is_refused():
     model = keras.Sequential([keras.Input((3,)), BatchNormalization(zero_debias=True)])
     with pytest.raises(ValueError, match="zero_debias"):
-        to_keras(model)
-    hidden = keras.layers.TimeDistributed(Keras())
-    with pytest.raises(ValueError, match="TimeDistributed"):
-        from_keras(keras.Sequential([keras.Input((4, 3)), hidden]))
+        swap_out(model)
 
 
 @pytest.mark.filterwarnings("ignore:__array__:DeprecationWarning")  # Keras with NumPy 2
@@ -398,23 +396,44 @@ def float64():
     keras.config.set_dtype_policy(before)
 
 
-def test_resnet50_trains_on_the_path_of_keras(float64):
+def residual(weights, input_shape, classes):
+    """Return a network of the kind of ResNet50, with two blocks for its sixteen."""
+    layers = keras.layers
+    inputs = keras.Input(input_shape)
+    x = layers.Activation("relu")(Keras()(layers.Conv2D(8, 3, strides=2)(inputs)))
+    for filters in (8, 16):
+        y = Keras()(layers.Conv2D(filters, 3, padding="same", strides=2)(x))
+        y = layers.Conv2D(filters, 3, padding="same")(layers.Activation("relu")(y))
+        x = Keras()(layers.Conv2D(filters, 1, strides=2)(x))
+        x = layers.Activation("relu")(layers.Add()([x, Keras()(y)]))
+    x = layers.GlobalAveragePooling2D()(x)
+    return keras.Model(inputs, layers.Dense(classes, "softmax")(x))
+
+
+@pytest.mark.parametrize(
+    ("build", "norms", "rate"),
+    [
+        (residual, 7, 0.1),
+        pytest.param(keras.applications.ResNet50, 53, 0.01, marks=pytest.mark.slow),
+    ],
+)
+def test_resnet50_trains_on_the_path_of_keras(float64, build, norms, rate):
     keras.utils.set_random_seed(0)
-    build = keras.applications.ResNet50
     model = build(weights=None, input_shape=(32, 32, 3), classes=10)
-    ours = from_keras(model)
-    assert sum(isinstance(x, BatchNormalization) for x in ours.layers) == 53
+    ours = swap_in(model)
+    assert sum(isinstance(x, BatchNormalization) for x in ours.layers) == norms
     rng = np.random.default_rng(0)
     x, labels = rng.normal(size=(8, 32, 32, 3)), rng.integers(10, size=8)
     assert_close([ours(x)], [model(x)], 1e-12)
     losses = []
     for each in (model, ours):
-        each.compile("sgd", "sparse_categorical_crossentropy", jit_compile=False)
+        optimizer = keras.optimizers.SGD(rate)
+        each.compile(optimizer, "sparse_categorical_crossentropy", jit_compile=False)
         losses.append([each.train_on_batch(x, labels) for _ in range(3)])
     # each step multiplies a difference by some thousands: the fifth shows the last digit's
     np.testing.assert_allclose(*losses, rtol=1e-6)
     assert losses[0][-1] < 0.9 * losses[0][0]
-    expected, back = ours(x), to_keras(ours)
+    expected, back = ours(x), swap_out(ours)
     assert_close([back(x)], [expected], 1e-12)
     model.set_weights(ours.get_weights())
     assert_close([model(x)], [expected], 1e-12)
@@ -470,3 +489,46 @@ def test_synchronized_replicas_are_one_batch(together, weighted):
     assert_close([sum(map(wide, g)) for g in grad_parameters], expected[2:4])
     for state in states:
         assert_close(state, expected[4])
+
+
+# What is refused, in our words
+
+
+@pytest.mark.parametrize("mode", ["eager", "function", "unknown", "fit"])
+def test_groups_that_do_not_divide_the_batch(mode):
+    layer = BatchNormalization(virtual_batch_size=4)
+    x = friendly((6, 3), np.float32)
+    words = r"virtual_batch_size must divide .*; got 4 .* drop_remainder=True"
+    if mode in ("unknown", "fit"):
+        inputs = keras.Input((3,))
+        model = keras.Model(inputs, layer(inputs))
+        model.compile(loss="mse")
+        spec = [tf.TensorSpec([None, 3])]
+        call = tf.function(lambda x: layer(x, training=True), input_signature=spec)
+        run = model.train_on_batch if mode == "fit" else lambda x, _: call(x)
+        run(x[:4], x[:4])
+        kind = tf.errors.InvalidArgumentError if mode == "unknown" else Exception
+        with pytest.raises(kind, match=words):
+            run(x, x)
+        return
+    run = layer if mode == "eager" else tf.function(layer)
+    with pytest.raises(ValueError, match=words):
+        run(tf.constant(x), training=True)
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("mode", ["eager", "function"])
+def test_ragged_and_sparse_inputs(mode, training):
+    ragged = tf.RaggedTensor.from_row_lengths(friendly((7, 3), np.float32), [4, 1, 2])
+    layer = BatchNormalization()
+    layer.build((None, None, 3))
+    run = layer if mode == "eager" else tf.function(layer)
+    with pytest.raises(TypeError, match=r"dense tensor; got a Ragged.*row_lengths"):
+        run(ragged, training=training)
+    with pytest.raises(TypeError, match=r"x must be a dense tensor; got a Ragged"):
+        tf_ops.batch_norm(ragged)
+    with pytest.raises(TypeError, match=r"x must be a dense tensor; got a Sparse"):
+        tf_ops.moments(tf.sparse.from_dense(friendly((7, 3))))
+    dense, mask = ragged.to_tensor(), tf.sequence_mask(ragged.row_lengths())
+    layer(dense, training=True, mask=mask)
+    assert_close([layer.moving_mean * 100], [ragged.flat_values.numpy().mean(0)])

@@ -14,7 +14,7 @@ import tensorflow as tf
 from samples import friendly
 from twins import Keras, assert_close, pair, sample, step
 
-from bnlib.keras import BatchNormalization, from_keras, to_keras
+from bnlib.keras import BatchNormalization, swap_in, swap_out
 
 BOTH = [Keras, BatchNormalization]
 PLACES = [
@@ -483,10 +483,10 @@ def test_models_are_saved_cloned_and_swapped(kind, tmp_path):
     ours.save(tmp_path / "ours.keras")
     loaded = keras.models.load_model(tmp_path / "ours.keras")
     theirs.save(tmp_path / "theirs.keras")
-    swapped = from_keras(keras.models.load_model(tmp_path / "theirs.keras"))
+    swapped = swap_in(keras.models.load_model(tmp_path / "theirs.keras"))
     cloned = keras.models.clone_model(ours)
     cloned.set_weights(ours.get_weights())
-    back = to_keras(ours)
+    back = swap_out(ours)
     expected = theirs.predict_on_batch(x)
     for model in (ours, loaded, swapped, cloned, back):
         assert_close([model.predict_on_batch(x)], [expected])

@@ -13,6 +13,7 @@ from bnlib import (
     batch_norm_inference,
     batch_norm_inference_backward,
     moments,
+    population,
 )
 
 
@@ -195,3 +196,22 @@ def test_a_nan_batch_does_not_reach_the_memory():
     with pytest.raises(ValueError, match="would never leave"):
         layer(x, training=True)
     assert all(np.array_equal(before[k], v) for k, v in layer.state().items())
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "BatchNorm(3, axis=-1, momentum=0.99, epsilon=0.001)",
+        "BatchNorm(3, axis=1, momentum=0.9, epsilon=0.0, center=False)",
+        "BatchNorm(3, axis=-1, epsilon=0.001, scale=False, population=Cumulative(3))",
+        "BatchNorm(3, axis=-1, epsilon=0.001, population=Pooled(3, bessel=True))",
+        "BatchNorm(3, axis=-1, epsilon=0.001, "
+        "population=DebiasedExponential(3, momentum=0.9, bessel=True))",
+        "BatchNorm(3, axis=-1, epsilon=0.001, "
+        "population=Exponential(3, momentum=0.9, bessel=True))",
+    ],
+)
+def test_a_layer_shows_what_makes_an_equal_one(text):
+    names = {"BatchNorm": BatchNorm} | vars(population)
+    assert repr(eval(text, names)) == text
+    assert repr(population.Cumulative((2, 3))) == "Cumulative((2, 3))"

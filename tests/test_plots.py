@@ -1,7 +1,6 @@
 """The figure style: readable in both themes, in grey and for every eye; always the same bytes."""
 
 import re
-import shutil
 import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
@@ -13,7 +12,6 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 from PIL import Image
-from playwright.sync_api import sync_playwright
 
 from bnlib import plots
 
@@ -274,28 +272,23 @@ def test_a_heavy_figure_is_refused_and_rasterizing_cures_it():
 
 
 @pytest.fixture(scope="module")
-def pixels(tmp_path_factory):
+def pixels(chromium, tmp_path_factory):
     """Show the figure as the site does, in both themes, and return the colours of its pixels."""
     folder, colours = tmp_path_factory.mktemp("svg"), {}
     with mpl.rc_context():
         plots.style()
         (folder / "figure.svg").write_text(plots.svg(draw(), ALT))
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=shutil.which("chromium"), args=["--no-sandbox"]
+    for theme in ("light", "dark"):
+        (folder / "page.html").write_text(
+            f'<html style="color-scheme: {theme}"><img src="figure.svg">'
         )
-        for theme in ("light", "dark"):
-            page = browser.new_page(color_scheme=theme, device_scale_factor=2)
-            (folder / "page.html").write_text(
-                f'<html style="color-scheme: {theme}"><img src="figure.svg">'
-            )
+        with chromium.new_page(color_scheme=theme, device_scale_factor=2) as page:
             page.goto((folder / "page.html").as_uri())
             page.locator("img").screenshot(path=folder / f"{theme}.png")
-            image = Image.open(folder / f"{theme}.png").convert("RGB")
-            colours[theme] = {
-                "#" + bytes(rgb).hex(): count for count, rgb in image.getcolors(1 << 24)
-            }
-        browser.close()
+        image = Image.open(folder / f"{theme}.png").convert("RGB")
+        colours[theme] = {
+            "#" + bytes(rgb).hex(): count for count, rgb in image.getcolors(1 << 24)
+        }
     return colours
 
 

@@ -1,11 +1,14 @@
-"""The project as a package: pins, versions, licences, the wheel, and what its pages promise.
+"""The project as a package: pins, versions, licences, wheel and release, what its pages promise.
 
 As in test_rules.py, a rule is a function that returns its faults, and is tried on planted ones.
 """
 
+import importlib.metadata
+import os
 import re
 import subprocess
 import sys
+import tarfile
 import tomllib
 from email.parser import Parser
 from pathlib import Path
@@ -13,13 +16,17 @@ from zipfile import ZipFile
 
 import pytest
 import yaml
-from packaging.requirements import Requirement
+from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 
 import bnlib
+from bnlib._extras import DISTRIBUTION
+from tools import release
+from tools.notebooks import read_text
 
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+NAME = PROJECT["name"]
 README = (ROOT / "README.md").read_text()
 LOCKS = ("requirements.lock", "requirements-torch.lock")
 LOCK = "\n".join((ROOT / name).read_text() for name in LOCKS)
@@ -87,12 +94,12 @@ def test_import_costs_little_beside_numpy():
 
 
 def requirements():
-    """List what bnlib and its extras need; an extra's `bnlib[...]` stands for other extras."""
+    """List what bnlib and its extras need; an extra's `bnlib-book[...]` stands for others."""
     extras = PROJECT["optional-dependencies"]
     lines = PROJECT["dependencies"] + [
         line for extra in extras.values() for line in extra
     ]
-    return [r for r in map(Requirement, lines) if r.name != "bnlib"]
+    return [r for r in map(Requirement, lines) if r.name != NAME]
 
 
 def pins(lock):
@@ -154,7 +161,7 @@ def test_a_wrong_lock_is_found(numpy, faults):
 
 
 def test_no_other_file_pins_a_version():
-    names = [*pins(LOCK), "bnlib"]
+    names = [*pins(LOCK), "bnlib", NAME]
     elsewhere = {
         path: text
         for path, text in project_files().items()
@@ -176,7 +183,8 @@ def test_a_stray_pin_is_found(line):
 def test_conda_environment_is_the_same_environment():
     floor = PROJECT["requires-python"].removeprefix(">=")
     environment = yaml.safe_load((ROOT / "environment.yml").read_text())
-    assert environment["name"] == PROJECT["name"]
+    assert environment["name"] == NAME
+    assert f"conda activate {NAME}" in (ROOT / "environment.yml").read_text()
     assert environment["dependencies"] == [
         f"python={floor}",
         "pip",
@@ -199,8 +207,9 @@ def test_public_ci_runs_the_locked_python(workflow):
 def test_one_version():
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
     assert Path(bnlib.__file__).parent == ROOT / "bnlib"
-    assert PROJECT["version"] == bnlib.__version__ == citation["version"]
-    assert f"## [{PROJECT['version']}]" in (ROOT / "CHANGELOG.md").read_text()
+    assert "version" in PROJECT["dynamic"]  # read from bnlib/__init__.py
+    assert importlib.metadata.version(NAME) == bnlib.__version__ == citation["version"]
+    assert f"## [{bnlib.__version__}]" in (ROOT / "CHANGELOG.md").read_text()
 
 
 def test_one_licence_and_one_author():
@@ -339,35 +348,300 @@ def test_an_innocent_path_is_left_alone(text):
 
 # The wheel: bnlib, its metadata and nothing else
 
-BUILD = (
-    "import sys; from setuptools import build_meta; build_meta.build_wheel(sys.argv[1])"
-)
+
+def build(kind, source, out, **environment):
+    """Build a wheel or an sdist with the setuptools at hand, which asks no network."""
+    said = {k: v for k, v in os.environ.items() if not k.startswith("BOOK_")}
+    code = f"from setuptools import build_meta; build_meta.build_{kind}({str(out)!r})"
+    built = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=source,
+        env=said | environment,
+        capture_output=True,
+        text=True,
+    )
+    assert built.returncode == 0, built.stderr
+    [path] = out.iterdir()
+    return path
 
 
 @pytest.fixture(scope="module")
-def wheel(tmp_path_factory):
-    """Build the wheel from a copy of the project, with the setuptools at hand: no network."""
-    source, out = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("wheel")
+def sdist(tmp_path_factory):
+    """Build the sdist from a copy of the project."""
+    source = tmp_path_factory.mktemp("source")
     for name, text in project_files().items():
         path = source / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")
-    built = run(sys.executable, "-c", BUILD, str(out), cwd=source)
-    assert built.returncode == 0, built.stderr
-    [path] = out.glob("*.whl")
-    return ZipFile(path)
+    return build("sdist", source, tmp_path_factory.mktemp("sdist"))
+
+
+@pytest.fixture(scope="module")
+def unpacked(sdist, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("unpacked")
+    with tarfile.open(sdist) as archive:
+        archive.extractall(folder, filter="data")
+    [root] = folder.iterdir()
+    return root
+
+
+@pytest.fixture(scope="module")
+def wheel_file(unpacked, tmp_path_factory):
+    """Build the wheel from the sdist, as an installer without wheels does."""
+    return build("wheel", unpacked, tmp_path_factory.mktemp("wheel"))
+
+
+@pytest.fixture
+def wheel(wheel_file):
+    with ZipFile(wheel_file) as wheel:
+        yield wheel
+
+
+def metadata_of(path):
+    with ZipFile(path) as wheel:
+        [name] = [n for n in wheel.namelist() if n.endswith("/METADATA")]
+        return Parser().parsestr(wheel.read(name).decode())
 
 
 def test_wheel_holds_the_library_and_nothing_else(wheel):
-    metadata = f"bnlib-{PROJECT['version']}.dist-info/"
+    metadata = f"{NAME.replace('-', '_')}-{bnlib.__version__}.dist-info/"
     code = {name for name in wheel.namelist() if not name.startswith(metadata)}
     assert code == {path for path in project_files() if path.startswith("bnlib/")}
-    assert f"{metadata}licenses/LICENSE" in wheel.namelist()
+    assert "bnlib/py.typed" in code
+    licences = [name for name in wheel.namelist() if "/licenses/" in name]
+    assert licences == [f"{metadata}licenses/LICENSE"]  # there is no prose to license
 
 
 def test_wheel_requires_numpy_alone(wheel):
-    [name] = [n for n in wheel.namelist() if n.endswith("/METADATA")]
-    metadata = Parser().parsestr(wheel.read(name).decode())
+    metadata = metadata_of(wheel.filename)
+    assert metadata["Name"] == NAME
     needed = [Requirement(line) for line in metadata.get_all("Requires-Dist")]
     assert [r.name for r in needed if r.marker is None] == ["numpy"]
     assert len(needed) > 10
+
+
+def test_sdist_holds_what_builds_the_library(sdist):
+    with tarfile.open(sdist) as archive:
+        members = [m for m in archive.getmembers() if m.isfile()]
+    files = {member.name.partition("/")[2] for member in members}
+    made = {f for f in files if ".egg-info/" in f} | {"PKG-INFO", "setup.cfg"}
+    around = {"README.md", "CHANGELOG.md", "CITATION.cff", "LICENSE"}
+    around |= {"pyproject.toml", "setup.py", "MANIFEST.in"}
+    library = {path for path in project_files() if path.startswith("bnlib/")}
+    assert files - made == library | around
+
+
+def test_a_build_with_an_address_has_links_and_one_without_has_none(
+    wheel_file, unpacked, tmp_path
+):
+    bare = metadata_of(wheel_file)
+    assert bare.get_all("Project-URL") is None
+    assert "](book/_static/story.svg)" in bare.get_payload()
+    home, site = "https://github.com/ann/bn", "https://ann.github.io/bn/"
+    told = {"BOOK_REPOSITORY": f"{home}/", "BOOK_URL": site}
+    metadata = metadata_of(build("wheel", unpacked, tmp_path, **told))
+    assert metadata.get_all("Project-URL") == [
+        f"Documentation, {site}",
+        f"Repository, {home}",
+        f"Changelog, {home}/blob/HEAD/CHANGELOG.md",
+        f"Issues, {home}/issues",
+    ]
+    page = metadata.get_payload()
+    assert f"]({home}/raw/HEAD/book/_static/story.svg)" in page
+    assert f"[CONTRIBUTING.md]({home}/blob/HEAD/CONTRIBUTING.md)" in page
+    links = re.findall(r"\]\((.+?)\)", page)
+    assert [link for link in links if not link.startswith("https://")] == []
+
+
+# A release
+
+
+def test_a_tag_is_that_of_the_version():
+    assert release.check_tag(f"v{bnlib.__version__}") == ""
+    for tag in (bnlib.__version__, "v99.0.0", f"v{bnlib.__version__}.post1"):
+        assert f"must be v{bnlib.__version__}" in release.check_tag(tag)
+
+
+def test_the_wheel_works_where_nothing_else_is(wheel_file):
+    done = release.try_wheel(wheel_file, borrow=True)
+    assert done.returncode == 0, done.stderr
+    assert f"bnlib {bnlib.__version__} works" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("file", "words"),
+    [
+        ("bnlib/moments.py", "ModuleNotFoundError"),
+        ("bnlib/py.typed", "py.typed is missing"),
+    ],
+)
+def test_a_wheel_that_lacks_a_file_is_found(wheel_file, tmp_path, file, words):
+    with ZipFile(wheel_file) as whole, ZipFile(tmp_path / wheel_file.name, "w") as less:
+        for name in whole.namelist():
+            if name != file:
+                less.writestr(name, whole.read(name))
+    done = release.try_wheel(tmp_path / wheel_file.name, borrow=True)
+    assert done.returncode == 1
+    assert words in done.stderr, done.stderr
+
+
+# Types, as a user's checker sees them
+
+
+def mypy(script):
+    return run(sys.executable, "-m", "mypy", str(script))
+
+
+@pytest.mark.slow
+def test_a_users_script_has_right_types(tmp_path):
+    right = (ROOT / "tests/user_script.py").read_text()
+    (tmp_path / "right.py").write_text(right)
+    done = mypy(tmp_path / "right.py")
+    assert done.returncode == 0, done.stdout + done.stderr
+    wrong = right + 'bnlib.moments(x, axis="last")\nbnlib.Cumulative(3).update(x)\n'
+    (tmp_path / "wrong.py").write_text(wrong)
+    done = mypy(tmp_path / "wrong.py")
+    assert done.returncode == 1
+    assert "Found 2 errors" in done.stdout, done.stdout
+
+
+# Nobody else's code: what is installed by name is ours, or a declared dependency
+
+
+def installs(text):
+    """Yield what each `pip install` in a text would install by name: `(name, line)`."""
+    for line in text.splitlines():
+        plain = re.sub(r"\$\$?\([^)]*\)|\$\{\{.*?\}\}", "$", line)  # filled in later
+        for command in re.finditer(r"\bpip3? install(?=\s)", plain):
+            # It ends with its line, backtick, comment or string, or at the next command.
+            rest = re.split(r"[`#;|&)\\]", plain[command.end() :])[0]
+            words = iter(words_of(rest))
+            for word in words:
+                if word in ("-r", "-c", "--python", "--resolution"):
+                    next(words, None)
+                elif not re.match(
+                    r"[-.$/<]|\{DISTRIBUTION\}|\S*\.(?:whl|tar\.gz)$", word
+                ):
+                    yield word, line
+
+
+def words_of(rest):
+    """Split into words, quoted or bare, up to a quote that closes what is around."""
+    word, place = re.compile(r"""\s+(?:"([^"]+)"|'([^']+)'|([^\s"']+))"""), 0
+    while found := word.match(rest, place):
+        place = found.end()
+        yield found[1] or found[2] or found[3].rstrip(".,:") or "."
+
+
+def install_faults(texts):
+    ours = {
+        canonicalize_name(name) for name in [NAME, *(r.name for r in requirements())]
+    }
+    faults = []
+    for path, text in texts.items():
+        for word, line in installs(text):
+            try:
+                known = canonicalize_name(Requirement(word).name) in ours
+            except InvalidRequirement:
+                known = False
+            if not known:
+                faults.append(f"{path}: {line.strip()}")
+    return faults
+
+
+def test_messages_name_our_distribution():
+    assert DISTRIBUTION == NAME  # what f-strings put in is not seen below
+
+
+def test_only_our_packages_are_installed():
+    texts = {p: t for p, t in project_files().items() if not p.endswith(".ipynb")}
+    named = {name for text in texts.values() for name, _ in installs(text)}
+    assert {f"{NAME}[notebook]", f"{NAME}[fast]"} <= named
+    assert install_faults(texts) == []
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        '%pip {} -q "bnlib[notebook]"',
+        "!pip3 {} bnlib",
+        "uv pip {} --python x bn-lib",
+        'raise ImportError("numba is needed: pip {} numbba.")',
+        "run `pip {} -e . leftpad`",
+        "pip {} numpy 'leftpad @ git+https://example.org/x'",
+        "pip {} git+https://example.org/x",
+        "pip {} numpy && pip {} leftpad",
+    ],
+)
+def test_somebody_elses_package_is_found(line):
+    line = line.replace("{}", "install")  # so that this file holds none
+    assert install_faults({"page.md": line}) == [f"page.md: {line}"]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        '%pip {} -q "bnlib-book[notebook]"',
+        "blocks.use()  # pip {} bnlib_book[fast]",
+        "say(\"numba is needed: pip {} 'bnlib-book[fast]'.\")",
+        "`pip {} .` brings NumPy, `pip {} '.[tf]'` TensorFlow",
+        "uv pip {} --python x --no-deps -e .",
+        "pip {} -r requirements.lock numpy",
+        'pip {} "bnlib-book @ git+https://github.com/owner/name"',
+        "pip {} dist/x.whl",
+        "pip {} $NAME",
+        'needs numba: pip {} "{DISTRIBUTION}[{extra}]".',
+        'pip {} --resolution ${{ matrix.resolution }} -e ".[test]"',
+        'pip {} --quiet "$$(grep uv requirements.lock)"',
+        'assert "pip {}" in text',
+        "with the node that pip {}ed",
+    ],
+)
+def test_our_packages_are_left_alone(line):
+    assert install_faults({"page.md": line.replace("{}", "install")}) == []
+
+
+def colab_faults(notebook):
+    """In Colab a notebook installs our distribution, whole, before it imports from it."""
+    code = [cell.source for cell in notebook.cells if cell.cell_type == "code"]
+    first = next(iter(code), "")
+    faults = []
+    for name in (name for source in code for name, _ in installs(source)):
+        wanted = Requirement(name)
+        if wanted.name != NAME or wanted.extras != {"notebook"}:
+            faults.append(f"installs {name}")
+    if not re.search(
+        r'"google.colab" in sys.modules:\n +%pip install .*\nfrom bnlib', first
+    ):
+        faults.append("its first cell does not install bnlib in Colab")
+    return faults
+
+
+def test_in_colab_a_notebook_installs_our_package():
+    texts = sorted(ROOT.glob("text/**/*.md"))
+    assert len(texts) > 10
+    assert [
+        (p.name, colab_faults(read_text(p)))
+        for p in texts
+        if colab_faults(read_text(p))
+    ] == []
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "fault"),
+    [
+        ("bnlib-book[notebook]", "bnlib[notebook]", "installs bnlib[notebook]"),
+        ("bnlib-book[notebook]", "bnlib-book", "installs bnlib-book"),
+        ("google.colab", "colab", "its first cell does not install bnlib in Colab"),
+        (
+            "%pip install -q",
+            "pass  #",
+            "its first cell does not install bnlib in Colab",
+        ),
+    ],
+)
+def test_a_colab_cell_that_reaches_another_package_is_found(tmp_path, old, new, fault):
+    text = (ROOT / "text/part1/02_moments.md").read_text()
+    assert colab_faults(read_text(ROOT / "text/part1/02_moments.md")) == []
+    (tmp_path / "x.md").write_text(text.replace(old, new))
+    assert colab_faults(read_text(tmp_path / "x.md")) == [fault]

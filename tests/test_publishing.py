@@ -25,7 +25,6 @@ from browsing import (
     console_messages,
     failed_resources,
     look,
-    open_browser,
     outside_requests,
     pages_of,
     phone_overflow,
@@ -36,6 +35,7 @@ from PIL import Image
 from sphinx.errors import ExtensionError
 from test_rules import code_map_rows
 
+import bnlib
 from tools import book_pdf, card, links
 from tools.server import serve
 
@@ -95,7 +95,6 @@ def start_build(folder, toc, home, **said):
         "_config.yml",
         "vendor",
         "CHANGELOG.md",
-        "pyproject.toml",
         "requirements.lock",
     ]
     parts += ["book/_ext", "book/_static", "book/_templates", "book/references.bib"]
@@ -129,8 +128,10 @@ def site_of(folder, process):
 
 @pytest.fixture(scope="module")
 def sites(tmp_path_factory):
-    """Build both at once: the one with an address, and the one without."""
-    here, there = tmp_path_factory.mktemp("with"), tmp_path_factory.mktemp("without")
+    """Build both at once, at odd paths: the one with an address, and the one without."""
+    here, there = map(
+        tmp_path_factory.mktemp, ("mit \u00f6rtchen", "ohne \u00f6rtchen")
+    )
     addressed = start_build(
         here, TOC, HOME, BOOK_REPOSITORY=REPOSITORY, BOOK_PDF="book.pdf"
     )
@@ -150,10 +151,10 @@ def plain(sites):
 
 
 @pytest.fixture(scope="module")
-def pages(site, plain):
+def pages(browser, site, plain):
     """Open every page of the site with an address, and the chapter of the one without."""
     (site / "book.pdf").write_bytes(b"")
-    with serve(site) as base, serve(plain) as other, open_browser() as browser:
+    with serve(site) as base, serve(plain) as other:
         found = {path: look(browser, base + path) for path in pages_of(site)}
         return found, base, look(browser, f"{other}{CHAPTER}.html")
 
@@ -414,7 +415,6 @@ def test_the_reference_names_the_chapter_of_each_module():
 
 
 def test_every_page_says_its_versions(site):
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     pins = dict(
         re.findall(r"(?m)^(\w+)==(\S+)$", (ROOT / "requirements.lock").read_text())
     )
@@ -422,7 +422,7 @@ def test_every_page_says_its_versions(site):
         footer = page(site, path.removesuffix(".html")).select_one(".extra_footer")
         said = " ".join(footer.get_text().split())
         assert said == (
-            f"bnlib {project['version']}. The chapters were executed with "
+            f"bnlib {bnlib.__version__}. The chapters were executed with "
             f"TensorFlow {pins['tensorflow']} and Keras {pins['keras']}."
         )
         target = (site / path).parent / footer.a["href"].rstrip("#")

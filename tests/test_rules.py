@@ -1,4 +1,4 @@
-"""The rules that keep the project easy to read: imports, stems, code map, docstrings, budgets.
+"""The rules that keep the project easy to read: imports, stems, code map, docstrings, types.
 
 Each rule is a function that returns its faults as strings. It is asserted on the project, where it
 must find none, and then on planted faults, which it must find: a rule that cannot fail is no rule.
@@ -6,6 +6,7 @@ must find none, and then on planted faults, which it must find: a rule that cann
 
 import ast
 import re
+import subprocess
 import sys
 from pathlib import Path
 
@@ -466,66 +467,161 @@ def test_a_name_missing_from_the_reference_is_found(tmp_path):
     ]
 
 
-# Budgets: a module fits in a few screens, a function on half of one
-
-MODULE_LINES, BODY_LINES, BODY_RULE = 200, 25, 15
-# "moments.py: function": why its body may pass 25 lines
-LONGER = {
-    "gradient.py: batch_norm_backward_staged": "nine steps and their mirror image: "
-    "its length is what the chapter is about",
-}
+# Types: what a user calls says what it takes and gives
 
 
-def body_lines(function):
-    """Count the lines of a function below its signature and docstring."""
-    body = function.body[1:] if ast.get_docstring(function) else function.body
-    return function.end_lineno - body[0].lineno + 1 if body else 0
+def untyped(function):
+    """Name the arguments of a function, and its result, that have no type."""
+    a = function.args
+    named = [*a.posonlyargs, *a.args, *a.kwonlyargs, a.vararg, a.kwarg]
+    bare = [arg.arg for arg in named if arg and not arg.annotation]
+    bare = [name for name in bare if name not in ("self", "cls")]
+    return bare + ([] if function.returns else ["return"])
 
 
-def budget_faults(root):
-    faults, sizes = [], {}
-    for path in sorted((root / "bnlib").rglob("*.py")):
-        name, text = path.relative_to(root / "bnlib").as_posix(), path.read_text()
-        lines = len(text.splitlines())
-        if lines > MODULE_LINES:
-            faults.append(f"{name}: {lines} lines")
-        for node in ast.walk(ast.parse(text)):
-            if isinstance(node, ast.FunctionDef):
-                sizes[f"{name}: {node.name}"] = body_lines(node)
-    faults += [
-        f"{f} has {n} lines"
-        for f, n in sizes.items()
-        if n > BODY_LINES and f not in LONGER
+def offered(node):
+    """Yield a public function, or the public methods of a public class."""
+    if isinstance(node, ast.FunctionDef):
+        yield node.name, node
+    elif isinstance(node, ast.ClassDef):
+        for inner in node.body:
+            special = getattr(inner, "name", "") in ("__init__", "__call__")
+            if isinstance(inner, ast.FunctionDef) and (
+                special or not inner.name.startswith("_")
+            ):
+                yield f"{node.name}.{inner.name}", inner
+
+
+BOOKS = {"network", "data", "_svg", "plots", "pictures", "notebook", "exercises"}
+KERAS_SAYS = {"keras.layer"}  # a layer's methods are Keras's, which has no types
+
+
+def type_faults(root):
+    return [
+        f"bnlib.{module}.{name}: no type for {', '.join(untyped(function))}"
+        for module, tree in library(root).items()
+        if module.split(".")[0] not in BOOKS and module not in KERAS_SAYS
+        for node in tree.body
+        if getattr(node, "name", None) in public_names(tree)
+        for name, function in offered(node)
+        if untyped(function)
     ]
-    long = [f"{function} {n}" for function, n in sizes.items() if n > BODY_RULE]
-    if len(long) > 0.1 * len(sizes):
-        faults.append(
-            f"over a tenth of the bodies pass {BODY_RULE} lines: {', '.join(long)}"
-        )
+
+
+def test_public_names_have_types():
+    """What the book needs for itself may do without."""
+    assert type_faults(ROOT) == []
+
+
+def test_a_missing_type_is_found(tmp_path):
+    code = """
+__all__ = ["Moments", "moments"]
+class Moments:
+    def __init__(self, x): ...
+    def value(self) -> float: ...
+    def _inner(self, x): ...
+def moments(x: int, *rest, axis=-1): ...
+def helper(x): ...
+"""
+    plant(tmp_path, {"bnlib/moments.py": code, "bnlib/network.py": code})
+    assert type_faults(tmp_path) == [
+        "bnlib.moments.Moments.__init__: no type for x, return",
+        "bnlib.moments.moments: no type for axis, rest, return",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("script", "modules"),
+    [
+        ("user_script.py", ["__init__", "blocks"]),
+        ("user_script_frameworks.py", ["tf_ops", "keras", "conventions", "replicas"]),
+    ],
+)
+def test_the_users_script_touches_every_public_name(script, modules):
+    """So that the type checker, which reads it, has seen them all."""
+    nodes = list(ast.walk(ast.parse((ROOT / "tests" / script).read_text())))
+    used = {node.attr for node in nodes if isinstance(node, ast.Attribute)}
+    used |= {
+        alias.name for n in nodes if isinstance(n, ast.ImportFrom) for alias in n.names
+    }
+    trees = library(ROOT)
+    assert [
+        (m, n) for m in modules for n in public_names(trees[m]) if n not in used
+    ] == []
+
+
+# Any system: the library asks nothing of POSIX without looking whether it is there
+
+POSIX_MODULES = {"fcntl", "grp", "posix", "pwd", "resource", "syslog", "termios", "tty"}
+POSIX_NAMES = {
+    "fork",
+    "forkpty",
+    "getpgid",
+    "getuid",
+    "kill",
+    "killpg",
+    "nice",
+    "setpgid",
+}
+POSIX_NAMES |= {"sched_getaffinity", "setsid", "uname", "SIGKILL", "SIGHUP", "SIGUSR1"}
+POSIX_NAMES |= {"preexec_fn", "start_new_session"}
+
+
+def posix_faults(root):
+    faults = []
+    for module, tree in library(root).items():
+        for node in ast.walk(tree):
+            said = set()
+            if isinstance(node, ast.Import):
+                said = {alias.name for alias in node.names} & POSIX_MODULES
+            elif isinstance(node, ast.ImportFrom):
+                said = {node.module} & POSIX_MODULES
+            elif isinstance(node, ast.Attribute):
+                whose = getattr(node.value, "id", "")
+                said = {node.attr} & POSIX_NAMES if whose in ("os", "signal") else set()
+            elif isinstance(node, ast.keyword):
+                said = {node.arg} & POSIX_NAMES
+                if node.arg == "reuse_port" and isinstance(node.value, ast.Constant):
+                    said = {"reuse_port"}
+            elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+                said = set(re.findall(r"^/(?:proc|dev|tmp|etc)\b", node.value))
+            faults += [f"bnlib.{module}: {name}" for name in sorted(said)]
     return faults
 
 
-def test_budgets_are_kept():
-    assert budget_faults(ROOT) == []
+def test_the_library_asks_nothing_of_posix():
+    assert posix_faults(ROOT) == []
 
 
-def test_an_overrun_is_found(tmp_path):
-    def function(name, lines):
-        return f"def {name}():\n" + '    """Do."""\n' + "    x = 1\n" * lines
+@pytest.mark.parametrize(
+    ("code", "name"),
+    [
+        ("import os\nos.sched_getaffinity(0)", "sched_getaffinity"),
+        ("import signal\nx = signal.SIGKILL", "SIGKILL"),
+        ("import resource", "resource"),
+        ("from fcntl import flock", "fcntl"),
+        ("open('/proc/cpuinfo')", "/proc"),
+        ("server(reuse_port=True)", "reuse_port"),
+        ("Popen(x, start_new_session=True)", "start_new_session"),
+    ],
+)
+def test_what_only_posix_has_is_found(tmp_path, code, name):
+    plant(tmp_path, {"bnlib/data.py": code})
+    assert posix_faults(tmp_path) == [f"bnlib.data: {name}"]
 
-    plant(
-        tmp_path,
-        {
-            "bnlib/axes.py": "".join(function(f"f{i}", 15) for i in range(10))
-            + "\n" * 30,
-            "bnlib/moments.py": "\n".join(function(f"f{i}", 3) for i in range(7))
-            + function("g", 25),
-            "bnlib/transform.py": function("h", 26),
-        },
-    )
-    assert budget_faults(tmp_path) == [
-        "transform.py: h has 26 lines",
-        "over a tenth of the bodies pass 15 lines: moments.py: g 25, transform.py: h 26",
-    ]
-    plant(tmp_path, {"bnlib/axes.py": "\n" * 201})
-    assert budget_faults(tmp_path)[0] == "axes.py: 201 lines"
+
+# Complexity: ruff watches, at a generous value
+
+
+def test_a_function_that_does_too_much_is_found():
+    branches = "".join(f"    if x == {i}:\n        x += 1\n" for i in range(16))
+    lines = "    x += 1\n" * 70
+    for body, rule in ((branches, "C901"), (lines, "PLR0915")):
+        found = subprocess.run(
+            [sys.executable, "-m", "ruff", "check", "--output-format=concise", "-"],
+            input=f"def f(x):\n{body}    return x\n",
+            capture_output=True,
+            text=True,
+            cwd=ROOT,
+        )
+        assert rule in found.stdout, found.stdout + found.stderr

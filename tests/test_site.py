@@ -4,6 +4,7 @@
 """
 
 import io
+import itertools
 import os
 import random
 import re
@@ -16,12 +17,12 @@ import nbformat
 import numpy as np
 import pytest
 from browsing import (
-    THEMES,
+    LOOKS,
     TRANSFER,
     broken_links,
     heavy,
     look,
-    open_browser,
+    look_at_all,
     output_faults,
     page_faults,
     pages_of,
@@ -42,22 +43,39 @@ NOTEBOOKS = sorted((ROOT / "book").glob("part*/*.ipynb"))
 
 
 @pytest.fixture(scope="module")
-def browser():
-    with open_browser() as browser:
-        yield browser
-
-
-@pytest.fixture(scope="module")
 def base():
     assert (SITE / "index.html").is_file(), "the site is not built: `make book`"
     with serve(SITE) as url:
         yield url
 
 
+# One page of each kind. In it axe looks at both themes on both sizes, in the others at one of the
+# four in turn; all four, and every link, take long: `make test-slow` has the time.
+KINDS_OF_PAGES = [
+    *("index.html", CHAPTER, "appendix/questions.html", "glossary.html", "api.html"),
+    *("bibliography.html", "genindex.html", "search.html", "_modules/bnlib/axes.html"),
+]
+
+
+def quick_looks():
+    """Say how each page is looked at: `{path: looks}`."""
+    turns = itertools.cycle(LOOKS)
+    return {
+        path: LOOKS if path in KINDS_OF_PAGES else (next(turns),)
+        for path in pages_of(SITE)
+    }
+
+
+def look_at_site(browser, base, looks, thorough=False):
+    """Open pages once each: {path: what happened}."""
+    wanted = {base + path: some for path, some in looks.items()}
+    found = look_at_all(browser, wanted, thorough)
+    return dict(zip(looks, found, strict=True))
+
+
 @pytest.fixture(scope="module")
 def pages(browser, base):
-    """Open every page of the site once: {path: what happened}."""
-    return {path: look(browser, base + path, THEMES) for path in pages_of(SITE)}
+    return look_at_site(browser, base, quick_looks())
 
 
 # Every page
@@ -80,6 +98,21 @@ def test_every_page_is_fit_to_be_published(pages):
     assert [fault for page in pages.values() for fault in page_faults(page)] == []
 
 
+@pytest.mark.slow
+def test_every_page_shuts_nobody_out_in_any_look(browser, base):
+    every = dict.fromkeys(pages_of(SITE), LOOKS)
+    seen = look_at_site(browser, base, every, thorough=True)
+    assert [fault for page in seen.values() for fault in page_faults(page)] == []
+
+
+def test_all_pages_together_are_looked_at_in_every_look():
+    looks = quick_looks()
+    assert set(KINDS_OF_PAGES) <= set(looks)
+    for kind in ("_modules/", "part", ""):
+        some = [looks[path] for path in looks if path.startswith(kind)]
+        assert set(itertools.chain(*some)) == set(LOOKS)
+
+
 def test_links_lead_somewhere(pages, base):
     assert broken_links(pages.values(), SITE, base) == []
 
@@ -91,8 +124,6 @@ def test_pages_open_from_disk(browser, page):
 
 def test_pages_are_light(pages):
     assert [fault for page in pages.values() for fault in heavy(page, SITE)] == []
-    files = [path.stat().st_size for path in SITE.rglob("*") if path.is_file()]
-    assert sum(files) < 10_000_000
     assert {path.name for path in SITE.rglob("*.css")} == {"book.css", "print.css"}
 
 
@@ -285,10 +316,17 @@ FAULTS = [
         "the layout shifts",
     ),
 ]
+PALE = '<a href="#x" style="color: #333; text-decoration: none">'
+ALONE = f"<p>{PALE}link</a></p>"  # which is no barrier
 BARRIERS = [
     ("<button>", "</button>", "button-name"),
     ('<p style="color: #888">', "grey</p>", "color-contrast"),
     ('<p style="color: #444">', "dark</p>", "in the dark"),
+    (
+        f"{ALONE}<p>So much text, and {PALE}",
+        f"link</a>.</p>{ALONE}",
+        "link-in-text-block",
+    ),
     ("<ul>", "<ul><li>x</li></ul></ul>", "list"),
     ("<table><tr><th>", "</th></tr><tr><td>1</td></tr></table>", "empty-table-header"),
     ('<button aria-label="Toggle">', "Show</button>", "label-content-name-mismatch"),
@@ -324,7 +362,7 @@ def test_a_planted_fault_is_found(browser, copy, old, new, fault):
 
 def test_planted_barriers_are_found(browser, copy):
     planted = "".join(opening + closing for opening, closing, _ in BARRIERS)
-    page = look(browser, spoil(copy, "</article>", planted + "</article>"), THEMES)
+    page = look(browser, spoil(copy, "</article>", planted + "</article>"), LOOKS)
     for *_, fault in BARRIERS:
         assert any(fault in found for found in page_faults(page)), fault
 
@@ -419,10 +457,11 @@ def build(folder, text):
     )
 
 
-def test_a_sound_book_is_built(tmp_path):
-    done = build(tmp_path, SOUND)
+def test_a_sound_book_is_built_at_an_odd_path(tmp_path):
+    folder = tmp_path / "mein b\u00fcch"
+    done = build(folder, SOUND)
     assert done.returncode == 0, done.stderr
-    assert 'class="katex"' in (tmp_path / "_build/html/index.html").read_text()
+    assert 'class="katex"' in (folder / "_build/html/index.html").read_text()
 
 
 def test_a_broken_book_is_not_built(tmp_path):

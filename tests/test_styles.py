@@ -7,7 +7,6 @@ from types import SimpleNamespace
 
 import pydata_sphinx_theme
 import pytest
-from browsing import open_browser
 from fontTools.ttLib import TTFont
 
 from tools.server import serve
@@ -79,10 +78,9 @@ def site(tmp_path):
     return tmp_path
 
 
-def looks(site, name):
+def looks(chromium, site, name):
     """Return what a browser makes of each element: all its computed styles, on screen and paper."""
-    with serve(site) as base, open_browser() as context:
-        page = context.browser.new_page()
+    with serve(site) as base, chromium.new_page() as page:
         answers = []
         page.on("response", lambda response: answers.append(response.status))
         page.goto(base + name)
@@ -101,10 +99,10 @@ def looks(site, name):
     return found
 
 
-def test_every_element_looks_as_before(site):
-    before = looks(site, "part/chapter.html")
+def test_every_element_looks_as_before(chromium, site):
+    before = looks(chromium, site, "part/chapter.html")
     bundle(site)
-    assert looks(site, "part/chapter.html") == before
+    assert looks(chromium, site, "part/chapter.html") == before
 
 
 def test_each_page_asks_for_one_sheet(site):

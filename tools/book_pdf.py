@@ -19,7 +19,7 @@ from urllib.parse import unquote, urldefrag
 import pypdf
 from bs4 import BeautifulSoup
 
-from tools.chromium import open_page
+from tools.browser import open_page
 
 ROOT = Path(__file__).resolve().parents[1]
 LEFT_OUT = ("genindex", "search")  # lists for a screen: a reader of the PDF searches

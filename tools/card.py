@@ -14,7 +14,7 @@ from PIL import Image, PngImagePlugin
 
 from bnlib import plots
 from tools import picture
-from tools.chromium import open_page
+from tools.browser import open_page
 
 TARGET = picture.TARGET.with_name("card.png")
 SIZE = {"width": 1200, "height": 630}

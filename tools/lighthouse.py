@@ -19,7 +19,7 @@ from pathlib import Path
 from rich.live import Live
 from rich.table import Table
 
-from tools.chromium import find_chromium
+from tools.browser import ARGUMENTS, find
 from tools.server import Quiet, serve
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -52,9 +52,9 @@ def judge(url, device):
     """Return Lighthouse's report on one page, as `phone` or `desktop`."""
     command = ["npx", "--yes", LIGHTHOUSE, url, "--quiet", "--output=json"]
     command += [f"--only-categories={','.join(CATEGORIES)}"]
-    command += ["--chrome-flags=--headless=new --no-sandbox"]
+    command += [f"--chrome-flags=--headless=new {' '.join(ARGUMENTS)}"]
     command += ["--preset=desktop"] * (device == "desktop")
-    environment = os.environ | {"CHROME_PATH": find_chromium()}
+    environment = os.environ | {"CHROME_PATH": find()}
     done = subprocess.run(
         command,
         env=environment,

@@ -2,7 +2,8 @@
 
 `from_*` reads a plain dict that uses a framework's own names into `BNParams`, `to_*` writes it
 back. No framework is imported. What a framework cannot hold is refused, unless it is named in
-`lose`: nothing is lost silently. `CONVENTIONS` is the table of defaults and habits.
+`lose`; Bessel's factor, which changes no output, is lost with a warning: nothing is lost silently.
+`CONVENTIONS` is the table of defaults and habits.
 """
 
 from bnlib.conventions._caffe import from_caffe, to_caffe

@@ -1,5 +1,8 @@
 """Caffe: BatchNorm keeps sums and the weight that they are divided by, Scale has gamma and beta."""
 
+from collections.abc import Collection, Mapping
+from typing import Any
+
 import numpy as np
 
 from bnlib.conventions._names import copies, filled, read, refuse_losses
@@ -10,7 +13,7 @@ __all__ = ["from_caffe", "to_caffe"]
 EPS, FRACTION = 1e-5, 0.999  # Caffe's defaults: a prototxt leaves them out
 
 
-def from_caffe(values):
+def from_caffe(values: Mapping[str, Any]) -> BNParams:
     """Read Caffe's BatchNorm layer and the Scale layer after it.
 
         mean = blob 0 / factor        variance = blob 1 / factor        0 and 0 if factor is 0
@@ -53,7 +56,7 @@ def from_caffe(values):
     )
 
 
-def to_caffe(params, *, lose=()):
+def to_caffe(params: BNParams, *, lose: Collection[str] = ()) -> dict[str, Any]:
     """Write the blobs of Caffe's BatchNorm and Scale layers.
 
     The factor is 1 / (1 - momentum), at which Caffe's next update is that of an exponential
@@ -61,8 +64,8 @@ def to_caffe(params, *, lose=()):
 
     Args:
         params: `BNParams`.
-        lose: what may be lost: "axis" (Caffe's is 1), "bessel" (always True), and "gamma", if there
-            is a beta without it.
+        lose: what may be lost: "axis" (Caffe's is 1), and "gamma", if there is a beta without it;
+            and without a warning "bessel" (always True).
 
     Returns:
         A dict of `BatchNorm`, `eps`, `moving_average_fraction` and, with gamma, `Scale`.

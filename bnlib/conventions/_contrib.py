@@ -1,27 +1,49 @@
 """tf.contrib.layers.batch_norm: decay, no gamma unless asked for, Bessel's factor by default."""
 
-from bnlib.conventions._names import copies, known_momentum, read, refuse_losses
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from bnlib.conventions._names import (
+    copies,
+    known_momentum,
+    one_layer,
+    read,
+    refuse_losses,
+)
 from bnlib.conventions._params import BNParams
 
 __all__ = ["from_contrib", "to_contrib"]
 
 AXES = {"NHWC": -1, "NCHW": 1}
+ARRAYS = ("gamma", "beta", "moving_mean", "moving_variance")
+BESIDE = (
+    "kernel",
+    "bias",
+    "weights",
+    "biases",
+    "depthwise_weights",
+    "pointwise_weights",
+)
+IN_A_CHECKPOINT = "/.ATTRIBUTES/VARIABLE_VALUE"  # what TensorFlow 2 appends to the name
 
 
-def from_contrib(values):
-    """Read a layer of tf.contrib.layers.
+def from_contrib(values: Mapping[str, Any], *, scope: str | None = None) -> BNParams:
+    """Read a layer of tf.contrib.layers, or of tf.layers.
 
     Args:
         values: the checkpoint's `moving_mean`, `moving_variance` and, where they exist, `beta` and
-            `gamma`, without the scope; the call's `decay` and `epsilon`, which no checkpoint holds;
-            and, if they were given, its `data_format` ("NHWC") and `fused` (None, which fuses).
+            `gamma`; the call's `decay` and `epsilon`, which no checkpoint holds; and, if they were
+            given, its `data_format` ("NHWC") and `fused` (None, which fuses). The names of
+            variables may be TensorFlow's, such as "block1/bn/gamma:0".
+        scope: which layer to read, such as "block1/bn", if the values are those of several. The
+            scope that all names share is found without it.
 
     Returns:
         `BNParams`; bessel is True unless `fused` is False.
 
     Raises:
         ValueError: when a name is missing or unknown, such as those of `zero_debias_moving_mean`,
-            or the data format is.
+            or the data format is; when there are several scopes, and none or a wrong one is chosen.
 
     >>> values = {"beta": [1.0], "moving_mean": [0.0], "moving_variance": [1.0]}
     >>> from_contrib(values | {"decay": 0.999, "epsilon": 1e-3}).gamma is None
@@ -29,6 +51,9 @@ def from_contrib(values):
     """
     required = ("moving_mean", "moving_variance", "decay", "epsilon")
     optional = ("gamma", "beta", "data_format", "fused")
+    if hasattr(values, "items"):
+        values = _variables(values)
+    values = one_layer("tf.contrib", values, ARRAYS, "moving_mean", "/", "scope", scope)
     v = read("tf.contrib", values, required, optional)
     data_format = v["data_format"] or "NHWC"
     if data_format not in AXES:
@@ -48,7 +73,7 @@ def from_contrib(values):
     )
 
 
-def to_contrib(params, *, lose=()):
+def to_contrib(params: BNParams, *, lose: Collection[str] = ()) -> dict[str, Any]:
     """Write the numbers of a layer of tf.contrib.layers.
 
     Args:
@@ -79,4 +104,25 @@ def to_contrib(params, *, lose=()):
         "epsilon": params.epsilon,
         "data_format": "NCHW" if params.axis == 1 else "NHWC",
         "fused": params.bessel,
+    }
+
+
+def _variables(values):
+    """Return the values by the names of their variables, without those of the layer before.
+
+    A name is left without ":0", and without what a checkpoint appends to it.
+    """
+    named = {
+        str(n).removesuffix(IN_A_CHECKPOINT).split(":")[0]: v for n, v in values.items()
+    }
+    debiased = [n for n in named if n.endswith(("moving_mean/biased", "/local_step"))]
+    if debiased:
+        raise ValueError(
+            f"tf.contrib values must be without zero_debias_moving_mean; unknown: {debiased}. It "
+            "keeps an average of its own. For inference alone leave these names out."
+        )
+    return {
+        name: value
+        for name, value in named.items()
+        if not ("/" in name and name.rsplit("/", 1)[1] in BESIDE)
     }

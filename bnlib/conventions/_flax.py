@@ -1,5 +1,8 @@
 """Flax's nn.BatchNorm: two collections, params and batch_stats."""
 
+from collections.abc import Collection, Mapping
+from typing import Any
+
 from bnlib.conventions._names import copies, known_momentum, read, refuse_losses
 from bnlib.conventions._params import BNParams
 
@@ -11,7 +14,7 @@ HINT = (
 )
 
 
-def from_flax(values):
+def from_flax(values: Mapping[str, Any]) -> BNParams:
     """Read a Flax layer.
 
     Args:
@@ -43,19 +46,19 @@ def from_flax(values):
     )
 
 
-def to_flax(params, *, lose=()):
+def to_flax(params: BNParams, *, lose: Collection[str] = ()) -> dict[str, Any]:
     """Write the numbers of a Flax layer.
 
     Args:
         params: `BNParams`.
-        lose: what may be lost: "bessel" (always False).
+        lose: what may be lost without a warning: "bessel" (always False).
 
     Returns:
         A dict of `params`, `batch_stats`, `epsilon`, `momentum` and `axis`. `use_scale` and
         `use_bias` are what `params` holds.
 
     Raises:
-        ValueError: when Flax cannot hold a setting and it is not in `lose`; when momentum is None.
+        ValueError: when momentum is None.
 
     >>> to_flax(BNParams([0.0], [1.0], epsilon=1e-5, momentum=0.9))["params"]
     {}

@@ -1,5 +1,8 @@
 """MXNet's BatchNorm: with fix_gamma, its default, gamma counts as 1 whatever the file holds."""
 
+from collections.abc import Collection, Mapping
+from typing import Any
+
 from bnlib.conventions._names import (
     copies,
     filled,
@@ -17,7 +20,7 @@ HINT = (
 )
 
 
-def from_mxnet(values):
+def from_mxnet(values: Mapping[str, Any]) -> BNParams:
     """Read an MXNet layer.
 
     Args:
@@ -48,12 +51,13 @@ def from_mxnet(values):
     )
 
 
-def to_mxnet(params, *, lose=()):
+def to_mxnet(params: BNParams, *, lose: Collection[str] = ()) -> dict[str, Any]:
     """Write the numbers of an MXNet layer.
 
     Args:
         params: `BNParams`.
-        lose: what may be lost: "bessel" (always False), and "beta", if there is none.
+        lose: what may be lost: "beta", if there is none; and without a warning "bessel" (always
+            False).
 
     Returns:
         A dict with the names that `from_mxnet` reads. Without gamma it holds ones, fixed.

@@ -1,5 +1,8 @@
 """ONNX BatchNormalization, operator sets 1 to 15: the attributes changed, the formula did not."""
 
+from collections.abc import Collection, Mapping
+from typing import Any
+
 import numpy as np
 
 from bnlib.conventions._names import (
@@ -24,7 +27,7 @@ VERSIONS = {
 }
 
 
-def from_onnx(values, *, opset):
+def from_onnx(values: Mapping[str, Any], *, opset: int) -> BNParams:
     """Read a BatchNormalization node.
 
     Args:
@@ -66,7 +69,9 @@ def from_onnx(values, *, opset):
     )
 
 
-def to_onnx(params, *, opset=15, lose=()):
+def to_onnx(
+    params: BNParams, *, opset: int = 15, lose: Collection[str] = ()
+) -> dict[str, Any]:
     """Write the inputs and attributes of a BatchNormalization node for inference.
 
     A gamma or beta that is missing is written as ones or zeros: a node has no way to leave it out,
@@ -75,7 +80,7 @@ def to_onnx(params, *, opset=15, lose=()):
     Args:
         params: `BNParams`.
         opset: the operator set of the model.
-        lose: what may be lost: "axis" (ONNX's is 1), "bessel" (always False).
+        lose: what may be lost: "axis" (ONNX's is 1); and without a warning "bessel" (always False).
 
     Returns:
         A dict: arrays by the names of the inputs, and the attributes.

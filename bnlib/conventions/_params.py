@@ -6,6 +6,7 @@ from dataclasses import KW_ONLY, dataclass, fields
 import numpy as np
 
 from bnlib._checks import as_epsilon, as_floating, as_momentum
+from bnlib._typing import Array, ArrayLike
 from bnlib.layer import BatchNorm
 from bnlib.population import Cumulative, Exponential
 from bnlib.transform import batch_norm_inference
@@ -95,7 +96,7 @@ class BNParams:
 
     __hash__ = None
 
-    def inference(self, x):
+    def inference(self, x: ArrayLike) -> Array:
         """Normalise `x` by the moving statistics.
 
         Args:
@@ -108,7 +109,7 @@ class BNParams:
         statistics = self.moving_mean, self.moving_variance
         return batch_norm_inference(x, *statistics, self.gamma, self.beta, **options)
 
-    def layer(self):
+    def layer(self) -> BatchNorm:
         """Return a `bnlib.BatchNorm` that trains on from here, with the same habits."""
         channels = self.moving_mean.size
         population = (
@@ -139,7 +140,7 @@ def _whole(name, value, remedy):
         ) from None
 
 
-def variance_factor(count, *, source, target):
+def variance_factor(count: int, *, source: bool, target: bool) -> float:
     """Say how much more a batch gives to the moving variance after a conversion than before.
 
         target with Bessel, source without    count / (count - 1)

@@ -35,7 +35,7 @@ class Convention(NamedTuple):
     evidence: str
 
     @property
-    def keep(self):
+    def keep(self) -> float | None:
         """The momentum in Keras's sense, the weight of the old value; None where there is none."""
         if self.momentum is None or self.weight_of == "old":
             return self.momentum

@@ -3,7 +3,10 @@
 It needs Keras's TensorFlow backend.
 """
 
-import keras
+from bnlib._extras import needed
+
+with needed("bnlib.keras", "tf"):
+    import keras
 
 if keras.backend.backend() != "tensorflow":
     raise ImportError(
@@ -13,6 +16,6 @@ if keras.backend.backend() != "tensorflow":
     )
 
 from bnlib.keras.layer import BatchNormalization
-from bnlib.keras.swap import from_keras, to_keras
+from bnlib.keras.swap import swap_in, swap_out
 
-__all__ = ["BatchNormalization", "from_keras", "to_keras"]
+__all__ = ["BatchNormalization", "swap_in", "swap_out"]

@@ -3,6 +3,7 @@
 from numbers import Integral
 
 import keras
+import tensorflow as tf
 
 from bnlib._checks import as_momentum
 
@@ -86,6 +87,32 @@ def check(layer):
                 f"virtual_batch_size cannot be combined with {name}: it makes batches smaller "
                 "than the replica's. Leave one of them out."
             )
+
+
+def check_groups(layer, x):
+    """Return x, a batch of whole groups; where its size is not known yet it is looked at later.
+
+    Raises:
+        ValueError: where the size is known, `tf.errors.InvalidArgumentError` where it was not.
+    """
+    size, examples = layer.virtual_batch_size, x.shape[0]
+    asked = (
+        f"virtual_batch_size must divide the number of examples in a batch; got {size}"
+    )
+    remedy = (
+        f"Use a multiple of {size} in each batch: choose batch_size so, and leave out the rest, "
+        "as tf.data's batch(batch_size, drop_remainder=True) does."
+    )
+    if examples is not None:
+        if examples % size:
+            raise ValueError(f"{asked} for {examples} examples. {remedy}")
+        return x
+    rest = tf.shape(x)[0] % size
+    whole = tf.debugging.assert_equal(
+        rest, 0, f"{asked} for a batch with a rest. {remedy}"
+    )
+    with tf.control_dependencies([whole]):
+        return tf.identity(x)
 
 
 def counts(layer):

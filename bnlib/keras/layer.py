@@ -4,12 +4,15 @@ A thin shell: the mathematics is one call into `bnlib.tf_ops`, the memory a `Mov
 """
 
 import warnings
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import keras
 import tensorflow as tf
 from keras.ops import convert_to_tensor
 
 from bnlib._checks import as_epsilon, as_momentum
+from bnlib._typing import Axis
 from bnlib.keras import _options, _variables
 from bnlib.keras._population import MovingStatistics, renorm_of, values_of
 from bnlib.tf_ops import batch_norm_inference, scale_and_shift
@@ -61,20 +64,20 @@ class BatchNormalization(keras.layers.BatchNormalization):
 
     def __init__(
         self,
-        axis=-1,
-        momentum=0.99,
-        epsilon=1e-3,
-        *args,
-        renorm=False,
-        renorm_clipping=None,
-        renorm_momentum=0.99,
-        fused=None,
-        virtual_batch_size=None,
-        adjustment=None,
-        zero_debias=False,
-        bessel=False,
-        **kwargs,
-    ):
+        axis: Axis = -1,
+        momentum: float | None = 0.99,
+        epsilon: float = 1e-3,
+        *args: Any,
+        renorm: bool = False,
+        renorm_clipping: Mapping[str, Any] | None = None,
+        renorm_momentum: float = 0.99,
+        fused: bool | None = None,
+        virtual_batch_size: int | None = None,
+        adjustment: Callable[..., Any] | None = None,
+        zero_debias: bool = False,
+        bessel: bool = False,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(*[-1, 0.99, 1e-3, *args], renorm=renorm, **kwargs)
         self.axis, self.momentum = _options.as_axis(axis), _options.as_average(momentum)
         self.epsilon = as_epsilon(epsilon)
@@ -164,7 +167,7 @@ class BatchNormalization(keras.layers.BatchNormalization):
                 "mask cannot be combined with virtual_batch_size: groups would have unequal "
                 "counts. Leave one of them out."
             )
-        kept = self._settings(x)["axis"]
+        x, kept = _options.check_groups(self, x), self._settings(x)["axis"]
         groups = tf.reshape(x, [self.virtual_batch_size, -1, *dims(x)[1:]])
         axis = (1, *(a + 1 for a in kept))
         y, mean, variance, *counts = self._normalize(groups, None, None, None, axis)

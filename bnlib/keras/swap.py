@@ -1,11 +1,14 @@
 """Put our batch norm layers into a whole Keras model, or take them out again."""
 
+import warnings
+from typing import Any
+
 import keras
 
-from bnlib.keras import _options
+from bnlib.keras import _models, _options, _verify
 from bnlib.keras.layer import BatchNormalization
 
-__all__ = ["from_keras", "to_keras"]
+__all__ = ["swap_in", "swap_out"]
 
 OURS_ALONE = {
     "fused": None,
@@ -16,82 +19,171 @@ OURS_ALONE = {
 }
 
 
-def from_keras(model):
-    """Copy a model with each of Keras's batch norm layers replaced by ours.
+def swap_in(model: Any, *, in_place: bool = False, verify: bool = True) -> Any:
+    """Put our batch norm layers in the place of Keras's, in a whole model.
+
+    There are two ways, since Keras knows two kinds of models. In a Sequential or Functional model
+    the layers stand in a graph: such a model is copied, with other layers in these places, and
+    stays as it was. In a subclassed model the layers are held by its code, which cannot be copied:
+    with `in_place=True` the model itself is changed. Wherever a layer holds a batch norm layer, in
+    an attribute or in a list, tuple or dict, at any depth, it then holds ours. Layers that hold
+    others, such as `TimeDistributed` or a block of your own, may be parts of either kind.
+
+    Weights, `trainable` flags, names, vocabularies, adapted statistics and random seeds come along.
+    If the model is compiled, so is the result, and its optimizer goes on where it was. Losses and
+    metrics are those of the model; the running values of the metrics start anew.
+
+    What is loaded from a file is made by code: a block whose `__init__` makes Keras's layers makes
+    them again there, with the right weights. Swap again after loading, or change that code.
 
     Args:
-        model: a Sequential or Functional `keras.Model`, built; nested ones are copied too.
+        model: a `keras.Model`, built.
+        in_place: whether to change the model itself. Functional and Sequential models inside it
+            that have batch norm are replaced by copies. Functions that were traced from the model
+            before, such as your own `tf.function`, go on with the old layers.
+        verify: True runs both models on a small random batch, in inference mode, and compares the
+            outputs of each layer. Arrays, as the model takes them, are a batch to do this with; a
+            dict by name, if its `call` takes several. False leaves it out.
 
     Returns:
-        A new model with the same weights and `trainable` flags, not compiled. Outputs are the
-        same.
+        The copy; with `in_place`, the model.
 
     Raises:
-        ValueError: when the model cannot be cloned (a subclassed one): replace the layers in its
-            code.
+        ValueError: when the model cannot be copied, or not changed in place; when an output
+            differs: the error names the first layer that does, and a model that was to be changed
+            in place is as it was; when no batch can be made up to verify with.
+
+    Warns:
+        UserWarning: when the result cannot be compiled as the model is; it is then not compiled.
+
+    >>> model = keras.Sequential([keras.Input((3,)), keras.layers.BatchNormalization()])
+    >>> type(swap_in(model).layers[0]).__module__
+    'bnlib.keras.layer'
     """
-
-    def swap(layer):
-        if type(layer) is not keras.layers.BatchNormalization:
-            return None
-        return BatchNormalization.from_config(layer.get_config())
-
-    return _clone(model, swap)
+    return _swap(model, _models.Exchange(_is_keras, _ours), in_place, verify)
 
 
-def to_keras(model):
-    """Copy a model with each of our batch norm layers replaced by Keras's.
+def swap_out(model: Any, *, in_place: bool = False, verify: bool = True) -> Any:
+    """Put Keras's batch norm layers in the place of ours, in a whole model.
+
+    What `swap_in` says holds here as well. The result needs Keras alone: a file that it is saved to
+    opens where `bnlib` is not installed.
 
     Args:
-        model: as in `from_keras`.
+        model: as in `swap_in`.
+        in_place: as in `swap_in`.
+        verify: as in `swap_in`.
 
     Returns:
-        A new model with the same weights, not compiled. Inference is the same.
+        The copy; with `in_place`, the model. Inference is the same.
 
     Raises:
-        ValueError: when a layer uses what Keras's has not, such as `zero_debias` or an axis list,
-            or the model cannot be cloned.
+        ValueError: as `swap_in`; and when a layer uses what Keras's has not, such as `zero_debias`
+            or a list of axes.
+
+    Warns:
+        UserWarning: as `swap_in`.
+
+    >>> model = keras.Sequential([keras.Input((3,)), BatchNormalization()])
+    >>> type(swap_out(model).layers[0]) is keras.layers.BatchNormalization
+    True
     """
+    return _swap(model, _models.Exchange(_is_ours, _theirs), in_place, verify)
 
-    def swap(layer):
-        if not isinstance(layer, BatchNormalization):
-            return None
-        config = layer.get_config()
-        if not config["renorm"]:
-            config["renorm_clipping"] = None
-        only = [n for n, usual in OURS_ALONE.items() if config.pop(n) != usual]
-        only += [
-            n for n in ("axis", "momentum") if not isinstance(config[n], (int, float))
-        ]
-        if only or _options.counts(layer):
-            raise ValueError(
-                f"keras.layers.BatchNormalization has no equivalent for {only or 'a schedule'} of "
-                f"layer {layer.name!r}. Set it to its default first."
+
+def _is_keras(layer):
+    return type(layer) is keras.layers.BatchNormalization
+
+
+def _is_ours(layer):
+    return isinstance(layer, BatchNormalization)
+
+
+def _ours(layer):
+    return BatchNormalization.from_config(layer.get_config())
+
+
+def _theirs(layer):
+    config = layer.get_config()
+    if not config["renorm"]:
+        config["renorm_clipping"] = None
+    only = [n for n, usual in OURS_ALONE.items() if config.pop(n) != usual]
+    only += [n for n in ("axis", "momentum") if not isinstance(config[n], (int, float))]
+    if only or _options.counts(layer):
+        raise ValueError(
+            f"keras.layers.BatchNormalization has no equivalent for {only or 'a schedule'} of "
+            f"layer {layer.name!r}. Set it to its default first."
+        )
+    return keras.layers.BatchNormalization.from_config(config)
+
+
+def _swap(model, exchange, in_place, verify):
+    """Swap, verify, and only then let training go on in the result."""
+    _check(model, in_place)
+    given = None if verify is False else _verify.first_run(model, verify)
+    optimizer = getattr(model, "optimizer", None)
+    compiled, twins, undo = getattr(model, "compiled", False), {}, []
+    try:
+        if in_place:
+            _models.replace_held(model, exchange, twins, undo)
+        other = model if in_place else _models.clone(model, exchange, twins)
+        found = given and _verify.difference(given.calls, other, given.batch, twins)
+    except BaseException:
+        _take_back(undo)
+        raise
+    if found:
+        _take_back(undo)
+        raise ValueError(_verify.explain(found, model, given))
+    _forget_traces(other)
+    if compiled:
+        try:
+            _models.carry_training(model, optimizer, twins, other)
+        except ValueError as error:
+            warnings.warn(
+                f"{other.name!r} is not compiled: {error}. Compile it before fit; its optimizer "
+                "starts anew.",
+                stacklevel=3,
             )
-        return keras.layers.BatchNormalization.from_config(config)
-
-    return _clone(model, swap)
-
-
-def _clone(model, swap):
-    """Clone a model, its weights and its `trainable` flags, through `swap`."""
-
-    def copy(layer):
-        return swap(layer) or layer.__class__.from_config(layer.get_config())
-
-    other = keras.models.clone_model(model, clone_function=copy, recursive=True)
-    other.set_weights(model.get_weights())
-    pairs = zip(_layers(model), _layers(other), strict=True)
-    for old, new in pairs:
-        left = swap(new)
-        if left is not None:
-            raise ValueError(
-                f"the batch norm layer {new.name!r} lies inside a layer that cannot be cloned "
-                "part by part, such as TimeDistributed. Replace it in the code of the model."
-            )
-        new.trainable = old.trainable
     return other
 
 
-def _layers(model):
-    return list(model._flatten_layers(include_self=False))
+def _take_back(undo):
+    for step in reversed(undo):
+        step()
+
+
+def _check(model, in_place):
+    """Refuse what cannot be swapped this way, and say which way there is."""
+    if not isinstance(model, keras.layers.Layer):
+        raise TypeError(
+            f"model must be a keras.Model; got {type(model).__name__}. Load it first, with "
+            "keras.models.load_model."
+        )
+    if isinstance(model, keras.layers.BatchNormalization):
+        raise ValueError(
+            f"model must hold batch norm layers; {model.name!r} is one. Make the other kind from "
+            "its get_config(), build it, and give it the weights."
+        )
+    graph = _models.is_graph(model)
+    if graph and in_place:
+        raise ValueError(
+            f"in_place must be False for {model.name!r}, a Sequential or Functional model: its "
+            "layers stand in a graph, where none can be exchanged. Use the copy that you get."
+        )
+    if not graph and not in_place:
+        raise ValueError(
+            f"{model.name!r} cannot be copied part by part, since its layers are held by the code "
+            f"of {type(model).__name__}. Pass in_place=True to change the model itself."
+        )
+    if not model.built:
+        raise ValueError(
+            f"{model.name!r} must be built; it has no weights yet. Call it on a batch, or give it "
+            "a keras.Input."
+        )
+
+
+def _forget_traces(model):
+    """Let Keras trace anew what it traced with the layers that are gone."""
+    for each in model._flatten_layers():
+        if isinstance(each, keras.Model):
+            each.train_function = each.test_function = each.predict_function = None

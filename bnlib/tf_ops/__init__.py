@@ -6,9 +6,13 @@ TensorFlow's fused kernel, whose answer is looked at: where it has lost digits, 
 in float64.
 """
 
-from bnlib.tf_ops.statistics import merge_moments, moments, sync_moments
-from bnlib.tf_ops.training import batch_norm, fused_batch_norm
-from bnlib.tf_ops.transform import batch_norm_inference, normalize, scale_and_shift
+from bnlib._extras import needed
+
+with needed("bnlib.tf_ops", "tf"):
+    from bnlib.tf_ops.statistics import merge_moments, moments, sync_moments
+    from bnlib.tf_ops.training import batch_norm, fused_batch_norm
+    from bnlib.tf_ops.transform import batch_norm_inference, normalize, scale_and_shift
+
 
 __all__ = [
     "batch_norm",

@@ -4,28 +4,53 @@ import math
 
 import tensorflow as tf
 
-from bnlib.tf_ops._checks import WIDE, beside, dims, inside_xla
+from bnlib.tf_ops._checks import WIDE, beside, dims, forward_mode, inside_xla
 
 LARGE = 1 << 14  # numbers in x, from which the fused kernel pays in training
 LARGE_AFFINE = 1 << 19  # and where the statistics are given
 GUESS = 32  # what an unknown dimension is taken for
+LEAST, MOST = 8, 1024  # rows to cut x into
 NARROW = (tf.float16, tf.bfloat16, tf.float32)
 
 
 def differentiable(fast, plain):
-    """Return a function with the values of `fast` and the gradients of `plain`, to any order."""
+    """Return a function with the values of `fast` and the gradients of `plain`, to any order.
+
+    Where a `tf.autodiff.ForwardAccumulator` follows an argument, it is `plain` alone: forward mode
+    looks at each op, and never at a gradient that replaces theirs.
+    """
 
     @tf.custom_gradient
     def run(*arguments):
         def grad(*upstream):
-            with tf.GradientTape() as tape:
-                tape.watch(arguments)
-                result = tf.nest.flatten(plain(*arguments))
-            return tape.gradient(result, arguments, list(upstream))
+            return gradients(plain, arguments, upstream)
 
         return fast(*arguments), grad
 
-    return run
+    def choose(*arguments):
+        if forward_mode(arguments):
+            return plain(*arguments)
+        return run(*map(tf.identity, arguments))  # of this graph, not of one around it
+
+    return choose
+
+
+def gradients(function, arguments, upstream):
+    """Return what flows back from the results of `function` to its arguments.
+
+    In a graph by `tf.gradients`: while TensorFlow prepares a `tf.function` for forward mode, no
+    tape records. There an upstream may be None, which stands for zeros.
+    """
+    arguments = [tf.identity(argument) for argument in arguments]
+    with tf.GradientTape() as tape:
+        tape.watch(arguments)
+        results = tf.nest.flatten(function(*arguments))
+    pairs = zip(results, upstream, strict=True)
+    pairs = [(result, flow) for result, flow in pairs if flow is not None]
+    results, upstream = map(list, zip(*pairs, strict=True))
+    if tf.executing_eagerly():
+        return tape.gradient(results, arguments, upstream, unconnected_gradients="zero")
+    return tf.gradients(results, arguments, upstream, unconnected_gradients="zero")
 
 
 def suits(x, where):
@@ -41,12 +66,8 @@ def large(x, least=LARGE):
 def view(x, where):
     """See x as (before, channels, after)."""
     sizes, axis = dims(x), where.axis[0]
-    if all(isinstance(n, int) for n in sizes[axis:]):
-        return tf.reshape(
-            x, [-1 if axis else 1, sizes[axis], math.prod(sizes[axis + 1 :])]
-        )
-    before = math.prod(sizes[:axis]) if axis else 1
-    return tf.reshape(x, [before, sizes[axis], -1])
+    around = math.prod(sizes[:axis]), math.prod(sizes[axis + 1 :])
+    return tf.reshape(x, [around[0], sizes[axis], around[1]])
 
 
 def affine(x, mean, multiplier, beta, where):
@@ -70,12 +91,27 @@ def affine(x, mean, multiplier, beta, where):
         )
         return tf.cast((tf.cast(x, work) - high) * multiplier + shift, x.dtype)
 
-    def fast(x, high, multiplier, shift):
-        given = {"mean": high, "variance": tf.ones_like(high), "epsilon": 0.0}
-        y, *_ = fused(x, multiplier, shift, where, is_training=False, **given)
+    def fast(x, *vectors):
+        picture = image(x, where)[0]
+        if rows is not None:
+            vectors = [along_row(v, x, where, rows[1]) for v in vectors]
+            picture = image_of_rows(x, where, *rows)
+        high, multiplier, shift = vectors
+        y, *_ = tf.raw_ops.FusedBatchNormV3(
+            x=picture,
+            scale=multiplier,
+            offset=shift,
+            mean=high,
+            variance=tf.ones_like(high),
+            epsilon=0.0,
+            is_training=False,
+        )
         return tf.reshape(y, tf.shape(x))
 
-    if suits(x, where) and large(x, LARGE_AFFINE) and not inside_xla():
+    last = where.axis[0] == x.shape.rank - 1
+    rows = None if last or len(where.axis) > 1 else rows_of(x, where)
+    pays = suits(x, where) and large(x, LARGE_AFFINE) and (last or rows is not None)
+    if pays and not inside_xla():
         return differentiable(fast, plain)(x, *vectors)
     return plain(x, *vectors)
 
@@ -93,3 +129,36 @@ def fused(x, gamma, beta, where, **options):
     return tf.raw_ops.FusedBatchNormV3(
         x=picture, scale=gamma, offset=beta, data_format=data_format, **options
     )
+
+
+def rows_of(x, where):
+    """Return `(rows, parts)`: x as rows of so many parts, each with all channels, or None.
+
+    Numbers where they are known, else scalars. A row is one example or more of them, or a piece of
+    one, so that the batch may have any size. There are at least `LEAST` rows, as far as one can
+    tell: vectors as long as a row then cost little beside x.
+    """
+    sizes, axis = dims(x), where.axis[0]
+    known = x.shape.as_list()[:axis]
+    if None not in known:
+        before = math.prod(known)
+        fits = [n for n in range(LEAST, min(before, MOST) + 1) if before % n == 0]
+        rows = min(fits, key=lambda n: abs(n - GUESS), default=None)
+        return rows and (rows, before // rows)
+    for end in range(1, axis + 1):
+        if math.prod(n or GUESS for n in known[:end]) >= LEAST:
+            return math.prod(sizes[:end]), math.prod(sizes[end:axis])
+    return None
+
+
+def along_row(vector, x, where, parts):
+    """Repeat a vector of channels for each place in a row."""
+    _, channels, after = dims(view(x, where))
+    vector = tf.broadcast_to(vector[:, tf.newaxis], [parts, channels, after])
+    return tf.reshape(vector, [-1])
+
+
+def image_of_rows(x, where, rows, parts):
+    """See x as images of one point, with a channel for each place in a row."""
+    _, channels, after = dims(view(x, where))
+    return tf.reshape(x, [rows, 1, 1, parts * channels * after])

@@ -7,6 +7,11 @@ import tensorflow as tf
 from bnlib.axes import layout
 
 WIDE = tf.float64  # the dtype of statistics and sums
+DENSE = {
+    tf.RaggedTensor: "Pad it with to_tensor(), and hide the padding: "
+    "tf.sequence_mask(x.row_lengths()) is the layer's mask, and the weights of batch_norm.",
+    tf.SparseTensor: "Make it one with tf.sparse.to_dense(x).",
+}
 as_it_is = (
     tf.autograph.experimental.do_not_convert
 )  # no Python here depends on a tensor's value
@@ -16,8 +21,13 @@ def as_floating(name, value):
     """Return `value` as a floating tensor; integers and booleans become float64.
 
     Raises:
-        TypeError: for complex numbers and strings.
+        TypeError: for complex numbers and strings, for ragged and sparse tensors.
     """
+    if isinstance(value, tuple(DENSE)):
+        kind = next(kind for kind in DENSE if isinstance(value, kind))
+        raise TypeError(
+            f"{name} must be a dense tensor; got a {kind.__name__}. {DENSE[kind]}"
+        )
     value = tf.convert_to_tensor(value)
     if value.dtype.is_integer or value.dtype.is_bool:
         return tf.cast(value, WIDE)
@@ -108,3 +118,12 @@ def inside_xla():
         return False
     graph = tf.compat.v1.get_default_graph()
     return bool(control_flow_util.GraphOrParentsInXlaContext(graph))
+
+
+def forward_mode(tensors):
+    """Whether a `tf.autodiff.ForwardAccumulator` follows one of the tensors here."""
+    try:  # TensorFlow says this, too, to itself only
+        from tensorflow.python.eager import forwardprop_util
+    except ImportError:
+        return False
+    return bool(forwardprop_util.pack_tangents(list(tensors)).tangents)

@@ -1,7 +1,11 @@
 """Moments on tensors: of one batch, of several, and over all replicas of a strategy."""
 
+from collections.abc import Iterable
+from typing import Any
+
 import tensorflow as tf
 
+from bnlib._typing import Axis, Tensor
 from bnlib.moments import Moments
 from bnlib.tf_ops._checks import (
     WIDE,
@@ -16,7 +20,7 @@ __all__ = ["merge_moments", "moments", "sync_moments"]
 
 
 @as_it_is
-def moments(x, *, axis=-1, weights=None):
+def moments(x: Tensor, *, axis: Axis = -1, weights: Tensor = None) -> Any:
     """Compute the mean and the biased variance of each channel, in float64.
 
         mean = sum(x) / m        variance = sum((x - mean)^2) / m
@@ -73,7 +77,7 @@ def average(x, where, share, count):
 
 
 @as_it_is
-def merge_moments(parts):
+def merge_moments(parts: Iterable[Any]) -> Any:
     """Pool the moments of several batches into those of all their values together.
 
         mean = average of the means        variance = average of the variances
@@ -105,7 +109,7 @@ def merge_moments(parts):
 
 
 @as_it_is
-def sync_moments(local):
+def sync_moments(local: Any) -> Any:
     """Pool the moments of all replicas: each gets those of the whole batch.
 
     Call it inside `strategy.run`. What travels is the count, the mean times the count, and then

@@ -3,11 +3,13 @@
 import tensorflow as tf
 
 from bnlib._checks import as_epsilon
+from bnlib._typing import Axis, Tensor
 from bnlib.moments import Moments
-from bnlib.tf_ops._affine import NARROW, differentiable
+from bnlib.tf_ops._affine import NARROW, differentiable, gradients
 from bnlib.tf_ops._checks import (
     as_floating,
     as_it_is,
+    forward_mode,
     layout_of,
     parameters,
 )
@@ -18,7 +20,15 @@ __all__ = ["batch_norm", "fused_batch_norm"]
 
 
 @as_it_is
-def batch_norm(x, gamma=None, beta=None, *, axis=-1, epsilon=1e-3, weights=None):
+def batch_norm(
+    x: Tensor,
+    gamma: Tensor = None,
+    beta: Tensor = None,
+    *,
+    axis: Axis = -1,
+    epsilon: float = 1e-3,
+    weights: Tensor = None,
+) -> tuple[Tensor, Tensor, Tensor]:
     """Normalise a batch by its own statistics, then scale and shift: training mode.
 
     Large narrow arrays go through a fast kernel. Where a channel's mean lies more than 16
@@ -52,7 +62,14 @@ def batch_norm(x, gamma=None, beta=None, *, axis=-1, epsilon=1e-3, weights=None)
 
 
 @as_it_is
-def fused_batch_norm(x, gamma=None, beta=None, *, axis=-1, epsilon=1e-3):
+def fused_batch_norm(
+    x: Tensor,
+    gamma: Tensor = None,
+    beta: Tensor = None,
+    *,
+    axis: Axis = -1,
+    epsilon: float = 1e-3,
+) -> tuple[Tensor, Tensor, Tensor]:
     """Normalise a batch with TensorFlow's fused kernel, whose answer is taken as it is.
 
     The fastest way outside XLA, and exact to float32 while the mean is not large beside the
@@ -113,6 +130,9 @@ def train(
     Returns:
         `(y, mean, variance, count)`; the count is that of all replicas, if asked.
     """
+    if forward_mode((x, gamma, beta)):  # which looks at each op: see `differentiable`
+        wide = Wide(x, where, epsilon, share, count, synchronized=synchronized)
+        return *wide.forward(gamma, beta), wide.batch.count
     still = tf.stop_gradient(x)  # a tape that looked into tf.cond twice would fail
     wide = Wide(still, where, epsilon, share, count, synchronized=synchronized)
     fast = fast_kernel(wide, fused and not synchronized)
@@ -124,9 +144,9 @@ def train(
     y, mean, variance = run(x, gamma, beta)
     if through_statistics:
         connected = differentiable(
-            lambda x: (mean, variance), lambda x: wide.on(x).moments()[:2]
+            lambda *_: (mean, variance), lambda *given: wide.on(*given).moments()[:2]
         )
-        mean, variance = connected(x)
+        mean, variance = connected(x, *wide.given())
     return y, mean, variance, wide.batch.count if synchronized else count
 
 
@@ -135,10 +155,13 @@ def _alone(kernel, wide):
 
     @tf.custom_gradient
     def run(x, gamma, beta):
-        y, mean, variance = kernel.forward(gamma, beta)
+        y, mean, variance = kernel.forward(*map(tf.stop_gradient, (gamma, beta)))
+
+        def backward(grad_y, gamma):
+            return kernel.backward(*map(tf.stop_gradient, (grad_y, gamma)))
 
         def grad(grad_y, *_):  # the statistics have their own, see `train`
-            return _backward(kernel.backward, wide)(grad_y, x, gamma, beta)
+            return _backward(backward, wide)(grad_y, x, gamma, beta)
 
         return (y, *_wide(mean, variance)), grad
 
@@ -179,16 +202,17 @@ def _judged(fast, wide):
 def _backward(fast, wide):
     """Make a backward pass differentiable in its turn, as the gradient of the plain formula."""
 
-    def plain(grad_y, x, gamma, beta):
-        with tf.GradientTape() as tape:
-            tape.watch((x, gamma, beta))
-            y, *_ = wide.on(x).forward(gamma, beta)
-        return tape.gradient(y, (x, gamma, beta), grad_y)
+    def output(x, gamma, beta, *given):
+        return wide.on(x, *given).forward(gamma, beta)[0]
 
-    def run(grad_y, x, gamma, beta):
+    def plain(grad_y, *arguments):
+        return gradients(output, arguments, [grad_y])[:3]
+
+    def run(grad_y, x, gamma, beta, *_):
         return _like(fast(grad_y, gamma), x, gamma, beta)
 
-    return differentiable(run, plain)
+    whole = differentiable(run, plain)
+    return lambda *arguments: whole(*arguments, *wide.given())
 
 
 def _like(grads, *values):

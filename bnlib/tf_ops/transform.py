@@ -3,6 +3,7 @@
 import tensorflow as tf
 
 from bnlib._checks import as_epsilon
+from bnlib._typing import Axis, Tensor
 from bnlib.tf_ops._affine import affine
 from bnlib.tf_ops._checks import (
     WIDE,
@@ -17,7 +18,14 @@ __all__ = ["batch_norm_inference", "normalize", "scale_and_shift"]
 
 
 @as_it_is
-def normalize(x, mean, variance, *, axis=-1, epsilon=1e-3):
+def normalize(
+    x: Tensor,
+    mean: Tensor,
+    variance: Tensor,
+    *,
+    axis: Axis = -1,
+    epsilon: float = 1e-3,
+) -> Tensor:
     """Centre each channel and divide it by its standard deviation, guarded by epsilon.
 
         x_hat = (x - mean) / sqrt(variance + epsilon)
@@ -42,7 +50,9 @@ def normalize(x, mean, variance, *, axis=-1, epsilon=1e-3):
 
 
 @as_it_is
-def scale_and_shift(x_hat, gamma=None, beta=None, *, axis=-1):
+def scale_and_shift(
+    x_hat: Tensor, gamma: Tensor = None, beta: Tensor = None, *, axis: Axis = -1
+) -> Tensor:
     """Multiply each channel by gamma and add beta.
 
     Args:
@@ -73,8 +83,15 @@ def scale_and_shift(x_hat, gamma=None, beta=None, *, axis=-1):
 
 @as_it_is
 def batch_norm_inference(
-    x, mean, variance, gamma=None, beta=None, *, axis=-1, epsilon=1e-3
-):
+    x: Tensor,
+    mean: Tensor,
+    variance: Tensor,
+    gamma: Tensor = None,
+    beta: Tensor = None,
+    *,
+    axis: Axis = -1,
+    epsilon: float = 1e-3,
+) -> Tensor:
     """Normalise by given statistics, then scale and shift: inference mode.
 
         y = (x - mean) * (gamma / sqrt(variance + epsilon)) + beta

@@ -1,0 +1,49 @@
+"""The part of a user's program that needs a framework; see user_script.py for the core.
+
+Only its types are checked, for neither TensorFlow nor Keras tells its own: what is theirs is Any.
+"""
+
+from typing import Any
+
+import numpy as np
+
+import bnlib
+from bnlib import conventions, replicas, tf_ops
+from bnlib.keras import BatchNormalization, swap_in, swap_out
+
+
+def on_tensors(x: Any) -> Any:
+    mean, variance, _ = tf_ops.merge_moments([tf_ops.moments(x, axis=-1, weights=None)])
+    tf_ops.sync_moments(tf_ops.moments(x))
+    y = tf_ops.scale_and_shift(tf_ops.normalize(x, mean, variance), gamma=mean)
+    tf_ops.fused_batch_norm(y, epsilon=1e-5)
+    y, mean, variance = tf_ops.batch_norm(x, axis=1)
+    return tf_ops.batch_norm_inference(y, mean, variance, epsilon=0)
+
+
+def on_models(model: Any, optimizer: Any, loss: Any) -> None:
+    BatchNormalization(momentum=0.9, bessel=True)
+    swap_out(swap_in(model, in_place=True), verify=False)
+    strategy = replicas.mirrored(2)
+    step = replicas.train_step(strategy, model, optimizer, loss)
+    step(replicas.per_replica(strategy, [[1.0], [2.0]]), None)
+    texts: list[str] = replicas.run_workers(["train.py"], 2, timeout=60)
+    print(texts, replicas.join_workers(timeout=1.5))
+
+
+def between_frameworks(module: Any, values: dict[str, Any]) -> bnlib.BatchNorm:
+    params: conventions.BNParams = conventions.from_torch(module, prefix="bn1")
+    params = conventions.from_keras(conventions.to_keras(params, lose=["bessel"]))
+    for from_there, to_there in (
+        (conventions.from_caffe, conventions.to_caffe),
+        (conventions.from_contrib, conventions.to_contrib),
+        (conventions.from_flax, conventions.to_flax),
+        (conventions.from_mxnet, conventions.to_mxnet),
+    ):
+        params = from_there(to_there(params))
+    params = conventions.from_onnx(conventions.to_onnx(params, opset=15), opset=15)
+    values = conventions.to_torch(params, lose={"bessel"})
+    row: conventions.Convention = conventions.CONVENTIONS[0]
+    print(values, params.inference(np.ones((3, 2))), row.keep)
+    print(conventions.variance_factor(32, source=True, target=False))
+    return params.layer()

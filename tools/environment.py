@@ -1,0 +1,68 @@
+"""Set up .venv: every version from the lock, then bnlib itself, editable; `torch` adds PyTorch.
+
+`make` runs this with whatever Python there is: the standard library is enough for it, and a Python
+that is too old can still read it, and be told so.
+"""
+
+import importlib.util
+import sys
+from pathlib import Path
+
+from tools.installer import install, say
+
+ROOT = Path(__file__).resolve().parents[1]
+VENV = ROOT / ".venv"
+PYTHON = VENV / "bin/python"
+NEEDED = (3, 11)
+
+
+def step(what, python, options, subject):
+    """Run a module of some Python; end in one line if it fails."""
+    command = [str(python), "-m", *options.split(), str(subject)]
+    fault = install(command, VENV / "setup.log")
+    if fault:
+        sys.exit(f"{what} failed: {fault}")
+
+
+def make_environment():
+    if importlib.util.find_spec("ensurepip") is None:
+        sys.exit(
+            f"{sys.executable} has no ensurepip, so it makes no environments: on Debian "
+            "and Ubuntu, apt-get install python3-venv, then run make again"
+        )
+    say(f"Setting up {VENV}, once; how long it takes depends on the network.")
+    step("Making the environment", sys.executable, "venv", VENV)
+
+
+def set_up():
+    lock = ROOT / "requirements.lock"
+    [uv] = [line for line in lock.read_text().split() if line.startswith("uv==")]
+    if not (PYTHON.exists() and (VENV / "bin/pip").exists()):
+        make_environment()
+    step("Installing uv", PYTHON, "pip install --no-input", uv)
+    step("Installing the lock", PYTHON, "uv pip install -r", lock)
+    step("Installing bnlib", PYTHON, "uv pip install --no-deps -e", ROOT)
+
+
+def add_torch():
+    # pip, not uv: it takes a CPU build where one is offered.
+    lock = ROOT / "requirements-torch.lock"
+    step("Installing PyTorch", PYTHON, "pip install --no-input -r", lock)
+
+
+def main():
+    if sys.version_info < NEEDED:
+        sys.exit(
+            "Python {}.{} or newer is needed, and {} is {}.{}. "
+            "Name another one, as in: make PYTHON=python3.11".format(
+                *NEEDED, sys.executable, *sys.version_info[:2]
+            )
+        )
+    try:
+        add_torch() if sys.argv[1:] == ["torch"] else set_up()
+    except OSError as error:
+        sys.exit(f"{VENV} cannot be set up: {error}")
+
+
+if __name__ == "__main__":
+    main()
