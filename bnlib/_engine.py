@@ -13,7 +13,7 @@ def use(engine: str = "numpy", *, threads: int | None = None) -> None:
     """Choose how large arrays are computed; the numbers agree to rounding.
 
     Args:
-        engine: "numpy", or "numba" for compiled loops: needs `pip install "bnlib[fast]"`, and some
+        engine: "numpy", or "numba" for compiled loops: needs `pip install "bnlib-book[fast]"`, and some
             seconds at the first call of each kind.
         threads: how many threads; None means one for each core; at most 8.
 
@@ -33,7 +33,7 @@ def use(engine: str = "numpy", *, threads: int | None = None) -> None:
         module = importlib.import_module(f"bnlib._{engine}")
     except ImportError as error:
         raise ImportError(
-            'engine="numba" needs numba: pip install "bnlib[fast]".'
+            'engine="numba" needs numba: pip install "bnlib-book[fast]".'
         ) from error
     module.set_threads(threads)
     _engine = module

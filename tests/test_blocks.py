@@ -458,7 +458,7 @@ def test_the_choice_of_engine_is_checked():
 def test_numba_that_is_missing_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "numba", None)
     monkeypatch.delitem(sys.modules, "bnlib._numba", raising=False)
-    with pytest.raises(ImportError, match=r"bnlib\[fast\]"):
+    with pytest.raises(ImportError, match=r"bnlib-book\[fast\]"):
         blocks.use(engine="numba")
 
 
