@@ -9,7 +9,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from bnlib.keras._models import is_graph, numbers
+from bnlib.keras._models import is_graph, numbers, uncounted
 
 # What rounding may do, as a share of a layer's largest output. On a CPU, with random statistics in
 # ResNet50, MobileNetV2, DenseNet121 and EfficientNetB0, the worst layers were off by 1.4e-6 in
@@ -223,7 +223,9 @@ def _eagerly():
 @contextlib.contextmanager
 def _undisturbed(model):
     """Put back what a call changes even in inference mode: random states, counters."""
-    kept = [(v, numbers(v)) for v in model.variables if not v.trainable]
+    fixed = [v for v in model.variables if not v.trainable]
+    fixed += [v for layer in model._flatten_layers() for v in uncounted(layer)]
+    kept = [(v, numbers(v)) for v in fixed]
     try:
         yield
     finally:
