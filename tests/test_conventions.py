@@ -1004,3 +1004,10 @@ def test_a_scope_with_more_in_it_than_batch_norm_is_not_guessed():
     for scope in (None, "block"):
         with pytest.raises(ValueError, match=r"zero_debias.*unknown: \['block/block/m"):
             from_contrib(debiased, scope=scope)
+
+
+def test_keras_values_must_be_a_dict():
+    with pytest.raises(
+        TypeError, match="Keras values must be a dict by name; got list"
+    ):
+        from_keras([MEAN, VARIANCE])

@@ -217,13 +217,23 @@ def test_a_batch_of_ones_own():
     assert norms_of(swap_in(forgetful_model(), verify=0 * x)) == [BatchNormalization]
 
 
+@keras.saving.register_keras_serializable(package="test")
+class Places(layers.Layer):
+    """Numbers for at most 20 places, as in a transformer."""
+
+    def call(self, x):
+        return x + tf.gather(tf.ones((20, 3), x.dtype), tf.range(tf.shape(x)[1]))
+
+
 def inputs_of_all_kinds():
     """Models that only run on the right kind of batch."""
     whole = keras.Input((4,), dtype="int32")
     as_float = keras.Input((4,))
     embedded = lambda x: layers.Flatten()(layers.Embedding(5, 3)(x))  # noqa: E731
     image = keras.Input((None, None, 3))
-    pooled = layers.GlobalAveragePooling2D()(layers.Conv2D(2, 40)(image))
+    small = layers.MaxPooling2D(100)(image)  # nothing is left of 64 x 64
+    pooled = layers.GlobalAveragePooling2D()(layers.Conv2D(2, 2, padding="same")(small))
+    sequence = keras.Input((None, 3))
     mixed = {
         "a": keras.Input((3,), name="a"),
         "b": keras.Input((3,), dtype="bool", name="b"),
@@ -236,6 +246,7 @@ def inputs_of_all_kinds():
         "indices": (whole, embedded(whole)),
         "indices as floats": (as_float, embedded(as_float)),
         "an image of unknown size": (image, pooled),
+        "a sequence of at most 20": (sequence, Places()(sequence)),
         "a dict": (mixed, layers.Concatenate()(joined)),
         "a fixed batch": (fixed, fixed),
         "several": (
@@ -425,6 +436,12 @@ def stateful():
     return keras.Model(inputs, Keras()(layers.LSTM(4, stateful=True)(inputs)))
 
 
+def states_of(model):
+    """What a stateful layer remembers of the last batch: Keras does not count it as a weight."""
+    found = [v.states for v in model.layers if getattr(v, "stateful", False)]
+    return [v.numpy() for v in keras.tree.flatten(found)]
+
+
 @pytest.mark.parametrize(
     ("build", "shape"),
     [
@@ -436,9 +453,11 @@ def stateful():
 )
 def test_all_that_a_graph_may_hold(build, shape):
     model, x = disturb(build()), friendly(shape, np.float32)
-    before = values_of(model)
+    model(x)
+    before = values_of(model) + states_of(model)
     other = swap_in(model)
-    assert_same(values_of(model), before)
+    assert_same(values_of(model) + states_of(model), before)
+    assert len(states_of(model)) == (2 if build is stateful else 0)
     assert set(norms_of(other)) == {BatchNormalization}
     for _ in range(2):  # a stateful layer goes on from where it was
         np.testing.assert_allclose(other(x), model(x), rtol=1e-4, atol=1e-5)

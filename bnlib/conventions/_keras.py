@@ -46,9 +46,13 @@ def from_keras(
     >>> from_keras(values | {"axis": -1, "momentum": 0.99, "epsilon": 1e-3}).gamma
     array([6.])
     """
-    bessel = _bessel(version, fused) or bool(values.get("bessel"))
-    known = {name: v for name, v in values.items() if name in ("weights", *SETTINGS)}
+    fused = _bessel(version, fused)
+    if hasattr(values, "items"):
+        known = {n: v for n, v in values.items() if n in ("weights", *SETTINGS)}
+    else:
+        known = values
     v = read("Keras", known, ("weights", *SETTINGS))
+    bessel = fused or bool(values.get("bessel"))
     names = ["gamma"] * bool(v["scale"]) + ["beta"] * bool(v["center"])
     names += ["moving_mean", "moving_variance"]
     for name, reason in HABITS.items():

@@ -200,13 +200,19 @@ def carry_state(old, new):
     store = {}
     old.save_own_variables(store)
     new.load_own_variables({name: numbers(v) for name, v in store.items()})
-    seeds = zip(old._seed_generators, new._seed_generators, strict=True)
-    for one, other in seeds:
-        other.state.assign(one.state)
+    for one, other in zip(uncounted(old), uncounted(new), strict=True):
+        other.assign(one)
     if hasattr(old, "save_assets"):
         with tempfile.TemporaryDirectory() as folder:
             old.save_assets(folder)
             new.load_assets(folder)
+
+
+def uncounted(layer):
+    """Return the variables of a layer that its weights leave out: seeds, and states of an RNN."""
+    states = layer.states if isinstance(layer, keras.layers.RNN) else None
+    states = [v for v in keras.tree.flatten(states) if isinstance(v, keras.Variable)]
+    return [*(seed.state for seed in layer._seed_generators), *states]
 
 
 def numbers(variable):

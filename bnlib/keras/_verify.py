@@ -9,7 +9,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from bnlib.keras._models import is_graph, numbers
+from bnlib.keras._models import is_graph, numbers, uncounted
 
 # What rounding may do, as a share of a layer's largest output. On a CPU, with random statistics in
 # ResNet50, MobileNetV2, DenseNet121 and EfficientNetB0, the worst layers were off by 1.4e-6 in
@@ -46,12 +46,15 @@ def first_run(model, given):
             lambda v: tf.constant(v) if isinstance(v, np.ndarray) else v, given
         )
         return Run(given, calls_of(model, given))
-    reason = None
+    reason = ValueError("the outputs are empty")
     for batch in _batches(model):
         try:
-            return Run(batch, calls_of(model, batch))
+            run = Run(batch, calls_of(model, batch))
         except Exception as error:  # too small an image, or no index
             reason = error
+        else:
+            if all(y.size for call in run.calls for y in call.outputs):
+                return run
     detail = str(reason).strip().splitlines()
     raise ValueError(
         f"{model.name!r} does not run on a batch that is made up to verify the swap"
@@ -79,7 +82,9 @@ def _batches(model):
     ]
     words = [w for v in layers for w in _words(v)] or ["a", "b c", ""]
     known = all(None not in spec.shape[1:] for spec in keras.tree.flatten(specs))
-    for unknown in (16,) if known else (16, 128):
+    # first large enough for most images: on one smaller than its kernel TensorFlow's depthwise
+    # convolution returns what happens to be in memory (2.21, with oneDNN)
+    for unknown in (8,) if known else (64, 160, 8):
         for indices in (False, True):
             most = min(sizes, default=2 if indices else 256)
             fill = functools.partial(
@@ -223,7 +228,9 @@ def _eagerly():
 @contextlib.contextmanager
 def _undisturbed(model):
     """Put back what a call changes even in inference mode: random states, counters."""
-    kept = [(v, numbers(v)) for v in model.variables if not v.trainable]
+    fixed = [v for v in model.variables if not v.trainable]
+    fixed += [v for layer in model._flatten_layers() for v in uncounted(layer)]
+    kept = [(v, numbers(v)) for v in fixed]
     try:
         yield
     finally:
@@ -303,7 +310,9 @@ def _lost_digits(layer, outputs):
     scale = np.abs(mean) / np.sqrt(variance + layer.epsilon)
     if layer.gamma is not None:
         scale = scale * np.abs(np.float64(numbers(layer.gamma)))
-    largest = max((np.abs(y.astype("float64")).max() for y in outputs), default=0)
+    largest = max(
+        (np.abs(y.astype("float64")).max(initial=0) for y in outputs), default=0
+    )
     unit = 2**-52 if layer.compute_dtype == "float64" else 2**-23
     lost = 80 * unit * scale.max() / max(largest, 1e-30)
     return lost if np.isfinite(lost) else 0
