@@ -57,14 +57,14 @@ serve: book
 
 test: lint test-lib test-notebooks test-site
 
-# Groups are the files, but for a few: see tests/conftest.py.
-PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --durations=10
+# The tests of a file stay in one worker, but for a few: see tests/conftest.py.
+PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --durations=10
 
 test-lib: $(READY) $(TORCH) chromium
-	$(PYTEST) --dist loadgroup -m "not slow" bnlib tests --ignore tests/test_site.py
+	$(PYTEST) -m "not slow" bnlib tests --ignore tests/test_site.py
 
 test-slow: $(READY) $(TORCH) chromium _build/html/index.html
-	$(PYTEST) --dist loadgroup -m slow tests
+	$(PYTEST) -m slow tests
 
 test-notebooks: _build/.notebooks-tested
 
@@ -126,7 +126,7 @@ _build/html/index.html: $(READY) $(SITE_FROM)
 # nbval runs the notebooks that changed since it last passed; all of them when the library did.
 NBVAL_ALSO := $(READY) $(TORCH) $(LIBRARY) book/conftest.py tools/tolerance.py tests/nbval_sanitize.cfg
 _build/.notebooks-tested: $(NOTEBOOKS) $(NBVAL_ALSO)
-	$(PYTEST) --dist loadfile --nbval --nbval-current-env --nbval-cell-timeout=300 \
+	$(PYTEST) --nbval --nbval-current-env --nbval-cell-timeout=300 \
 		--nbval-sanitize-with tests/nbval_sanitize.cfg \
 		$(if $(filter $(NBVAL_ALSO),$?),$(NOTEBOOKS),$(filter %.ipynb,$?))
 	@mkdir -p $(@D) && touch $@
