@@ -57,22 +57,22 @@ serve: book
 
 test: browser lint test-lib test-notebooks test-site
 
-# Groups are the files, but for a few: see tests/conftest.py.
-PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --durations=10
+# The tests of a file stay in one worker, but for a few: see tests/conftest.py.
+PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --durations=10
 
 # What needs a browser or builds a book. The longest comes first.
 SITE_TESTS := $(patsubst %,tests/test_%.py,site setup publishing explorables styles plots)
 
 test-lib: $(READY) $(TORCH)
-	$(PYTEST) --dist loadgroup -m "not slow" bnlib tests $(SITE_TESTS:%=--ignore=%)
+	$(PYTEST) -m "not slow" bnlib tests $(SITE_TESTS:%=--ignore=%)
 
 test-slow: _build/html/index.html $(TORCH) browser
-	$(PYTEST) --dist loadgroup -m slow tests
+	$(PYTEST) -m slow tests
 
 test-notebooks: _build/.notebooks-tested
 
 test-site: _build/html/index.html browser
-	$(PYTEST) --dist loadgroup -m "not slow" $(SITE_TESTS)
+	$(PYTEST) -m "not slow" $(SITE_TESTS)
 
 notebooks: $(READY) $(TORCH)
 	$(BIN)/python tools/notebooks.py
@@ -128,7 +128,7 @@ _build/html/index.html: $(READY) $(SITE_FROM)
 # nbval runs the notebooks that changed since it last passed; all of them when the library did.
 NBVAL_ALSO := $(READY) $(TORCH) $(LIBRARY) book/conftest.py tools/tolerance.py tests/nbval_sanitize.cfg
 _build/.notebooks-tested: $(NOTEBOOKS) $(NBVAL_ALSO)
-	$(PYTEST) --dist loadfile --nbval --nbval-current-env --nbval-cell-timeout=300 \
+	$(PYTEST) --nbval --nbval-current-env --nbval-cell-timeout=300 \
 		--nbval-sanitize-with tests/nbval_sanitize.cfg \
 		$(if $(filter $(NBVAL_ALSO),$?),$(NOTEBOOKS),$(filter %.ipynb,$?))
 	@mkdir -p $(@D) && touch $@

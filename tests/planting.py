@@ -109,6 +109,7 @@ def outcome(tests, edit=None):
 def _answer(pipe, tests, edit):
     try:
         with tempfile.TemporaryDirectory() as folder:
+            os.environ["HYPOTHESIS_STORAGE_DIRECTORY"] = folder
             if edit and edit[1] != edit[2]:
                 # What numba compiles with a fault in it must not be kept.
                 os.environ["NUMBA_CACHE_DIR"] = folder
@@ -122,7 +123,6 @@ def _run(tests, edit):
 
     gc.freeze()  # pytest collects garbage after each test: not TensorFlow's
     os.chdir(ROOT)
-    os.environ["HYPOTHESIS_STORAGE_DIRECTORY"] = os.devnull
     said, witness = io.StringIO(), Witness()
     options = ["-q", "-x", "--tb=native", "-p", "no:cacheprovider", "-p", "no:nbval"]
     options += ["-W", "ignore::pytest.PytestAssertRewriteWarning"]  # it is preloaded
