@@ -58,37 +58,25 @@ MOVED = """() => new Promise(done => {
   requestAnimationFrame(() => setTimeout(() => done(moved), 50));
 })"""
 
-# WCAG 2, A and AA, and axe's best practices. One rule must be asked for by name. Two take longest:
-# contrast, and whether links stand out. So of all texts whose elements are of the same kinds and
-# classes it measures one, and of all such links too, unless it shall be thorough with links.
-AXE_STARTS = """thorough => {
+# WCAG 2, A and AA, and axe's best practices. One rule must be asked for by name. Contrast takes axe
+# longest, so of all the texts whose elements are of the same kinds and classes it measures one.
+AXE_STARTS = """() => {
   const look = node => !node ? "" : look(node.parentElement) + "/" + node.tagName + "." +
     node.className + (node.matches("tr:nth-child(even)") ? "even" : "");
-  const words = node => [...node.childNodes].filter(child => child.nodeType === 3)
-    .some(child => child.data.trim());
-  const speaks = node => node.checkVisibility() && words(node);
-  const around = link => link.parentElement.closest(":not(b, code, em, i, span, strong)");
+  const speaks = node => node.checkVisibility() &&
+    [...node.childNodes].some(child => child.nodeType === 3 && child.data.trim());
   const texts = new Map([...document.body.querySelectorAll("*")].filter(speaks)
     .reverse().map(node => [look(node.closest(".katex") || node), node]));
-  const links = new Map([...document.querySelectorAll("a[href]")]
-    .filter(node => node.checkVisibility()).reverse().map(node =>
-    [`${look(node)} ${node.getAttribute("style")} ${words(around(node))}`, node]));
   const axeRuns = (where, settings) =>
     axe.run(where, {...settings, preload: false, resultTypes: ["violations"]})
       .then(({violations}) => violations.flatMap(({id, nodes}) =>
         nodes.map(node => `${id}: ${node.target.join(" ")}`)));
-  const axeRule = (name, where) => axeRuns(where, {runOnly: {type: "rule", values: [name]}});
   const soon = new Promise(resolve => setTimeout(resolve)); // so that the other tab may start
   window.barriers = soon.then(async () => [
-    ...await axeRule("color-contrast", [...texts.values()]),
-    ...await axeRule("link-in-text-block", thorough ? document : [...links.values()]),
+    ...await axeRuns([...texts.values()], {runOnly: {type: "rule", values: ["color-contrast"]}}),
     ...await axeRuns(document, {
       runOnly: ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"],
-      rules: {
-        "label-content-name-mismatch": {enabled: true},
-        "color-contrast": {enabled: false},
-        "link-in-text-block": {enabled: false},
-      },
+      rules: {"label-content-name-mismatch": {enabled: true}, "color-contrast": {enabled: false}},
     }),
   ]);
 }"""
@@ -132,11 +120,11 @@ def look(browser, url, looks=()):
     return next(look_at_all(browser, {url: looks}))
 
 
-def look_at_all(browser, wanted, thorough=False):
+def look_at_all(browser, wanted):
     """Look at pages, given as `{url: looks}`; axe is busy with one while the next is opened."""
     begun = None
     for url, looks in wanted.items():
-        following = _begin(browser, url, looks, thorough)
+        following = _begin(browser, url, looks)
         if begun:
             yield _finish(*begun)
         begun = following
@@ -188,7 +176,7 @@ class _Tab:
             self.seen.messages.append(f"console {message.type}: {message.text}")
 
 
-def _begin(browser, url, looks, thorough):
+def _begin(browser, url, looks):
     """Open a page in each theme, as tabs and thus processes of their own, and let axe begin."""
     seen = Page(url)
     themes = dict.fromkeys(theme for theme, _ in looks) or THEMES[:1]
@@ -200,7 +188,7 @@ def _begin(browser, url, looks, thorough):
     rounds = []
     for size in SIZES:
         asked = {theme: tab for theme, tab in tabs.items() if (theme, size) in looks}
-        rounds += [(size, asked, thorough)] if asked else []
+        rounds += [(size, asked)] if asked else []
     if rounds:
         for tab in tabs.values():
             tab.page.evaluate(f"{AXE_SCRIPT}; 0")
@@ -208,17 +196,17 @@ def _begin(browser, url, looks, thorough):
     return seen, tabs, rounds
 
 
-def _start_axe(size, tabs, thorough):
+def _start_axe(size, tabs):
     for tab in tabs.values():
         tab.page.set_viewport_size(SIZES[size])
-        tab.page.evaluate(AXE_STARTS, thorough)
+        tab.page.evaluate(AXE_STARTS)
 
 
 def _finish(seen, tabs, rounds):
     """Wait for axe, let it look at the other sizes, and leave the page."""
-    for number, (size, asked, thorough) in enumerate(rounds):
+    for number, (size, asked) in enumerate(rounds):
         if number:
-            _start_axe(size, asked, thorough)
+            _start_axe(size, asked)
         for theme, tab in asked.items():
             place = f"in the {theme} on a {size}"
             faults = tab.page.evaluate("barriers")
