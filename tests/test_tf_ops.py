@@ -549,7 +549,7 @@ def test_gradients_of_many_values_with_an_unknown_batch(axis):
 
         @tf.function(input_signature=[spec, spec])
         def run(x, grad_y, gamma=gamma, beta=beta):
-            vectors = tf.constant(gamma), tf.constant(beta)
+            vectors = tf.identity(gamma), tf.identity(beta)
             with tf.GradientTape() as tape:
                 tape.watch((x, *vectors))
                 y, *_ = tf_ops.batch_norm(x, *vectors, axis=axis)
@@ -596,7 +596,7 @@ FORWARD = {
     "batch_norm": lambda x, g, b: tf_ops.batch_norm(x, g, b, axis=1)[0],
     "its variance": lambda x, g, b: tf_ops.batch_norm(x, g, b, axis=1)[2],
     "weighted": lambda x, g, b: tf_ops.batch_norm(
-        x, g, b, axis=1, weights=np.arange(len(x)) % 3
+        x, g, b, axis=1, weights=tf.range(tf.shape(x)[0]) % 3
     )[0],
     "batch_norm_inference": lambda x, g, b: tf_ops.batch_norm_inference(
         x, b, 1 + g * g, g, b, axis=1
@@ -610,8 +610,6 @@ FORWARD = {
 @pytest.mark.parametrize("name", FORWARD)
 @pytest.mark.parametrize("mode", ["eager", "function", "unknown"])
 def test_forward_mode(mode, name, shape):
-    if mode == "unknown" and name == "weighted":
-        pytest.skip("its weights are as many as x")
     large = len(shape) == 3 or name == "fused_batch_norm"
     dtype = tf.float32 if large else tf.float64
     points, tangents = directions(shape, dtype)
@@ -1122,13 +1120,13 @@ FAULTS = {
     ),
     "long sums are trusted": (
         "_kernels.py",
-        "RUN = 32",
+        "RUN = 16",
         "RUN = 1 << 20",
         lambda: test_many_values_per_channel(False),
     ),
     "runs of a thousand are trusted": (
         "_kernels.py",
-        "RUN = 32",
+        "RUN = 16",
         "RUN = 1024",
         lambda: test_float32_sums_of_two_levels((64000, 3), -1),
     ),

@@ -42,7 +42,7 @@ MANY = 1 << 17  # values per channel, from which the fused kernel's sums lose di
 ROWS = 1024  # the same for the gradient's, where each place has its own
 TINY = 1e-30  # below it, float32 has no digits left for a variance
 HUGE = 1e20  # above it, none for what a gradient is multiplied by
-RUN = 32  # values that float32 adds up before float64 takes over
+RUN = 16  # values that float32 adds up before float64 takes over
 
 
 class Wide:
