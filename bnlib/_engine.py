@@ -13,8 +13,8 @@ def use(engine: str = "numpy", *, threads: int | None = None) -> None:
     """Choose how large arrays are computed; the numbers agree to rounding.
 
     Args:
-        engine: "numpy", or "numba" for compiled loops: needs `pip install "bnlib-book[fast]"`, and some
-            seconds at the first call of each kind.
+        engine: "numpy", or "numba" for compiled loops: needs `pip install "bnlib-book[fast]"`, and
+            some seconds at the first call of each kind.
         threads: how many threads; None means one for each core; at most 8.
 
     Raises:
