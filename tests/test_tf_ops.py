@@ -1085,6 +1085,53 @@ def test_sync_moments_of_one_replica_is_the_local():
     assert tf_ops.sync_moments(local) is local
 
 
+# Without a package it says what to install
+
+WITHOUT = """
+import sys
+blocked, module, *more = sys.argv[1:]
+
+class Block:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] == blocked:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+sys.meta_path.insert(0, Block())
+try:
+    __import__(module)
+    if more:
+        getattr(sys.modules[module], more[0])()
+except ModuleNotFoundError as error:
+    print(error, error.name, sep="|")
+"""
+
+
+@pytest.mark.parametrize(
+    ("module", "package", "name", "extra"),
+    [
+        ("bnlib.tf_ops", "tensorflow", "TensorFlow", "tf"),
+        ("bnlib.keras", "tensorflow", "TensorFlow", "tf"),
+        ("bnlib.keras", "keras", "Keras", "tf"),
+        ("bnlib.replicas", "tensorflow", "TensorFlow", "tf"),
+        ("bnlib.plots", "matplotlib", "Matplotlib", "notebook"),
+        ("bnlib.pictures", "matplotlib", "Matplotlib", "notebook"),
+        ("bnlib.notebook", "IPython", "IPython", "notebook"),
+        ("bnlib.network", "rich", "Rich", "notebook"),
+        ("bnlib.data digits", "sklearn", "scikit-learn", "notebook"),
+        ("bnlib.data mnist", "pooch", "Pooch", "notebook"),
+    ],
+)
+def test_what_is_not_installed_is_named(module, package, name, extra):
+    ended = subprocess.run(
+        [sys.executable, "-c", WITHOUT, package, *module.split()],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
+    sentence = f'{module.split()[0]} needs {name}: pip install "bnlib-book[{extra}]".'
+    assert ended.stdout == f"{sentence}|{package}\n", ended.stderr[-3000:]
+
+
 # The tests are tested: a believable fault in a copy of the package must turn a test red
 
 FAULTS = {
