@@ -659,7 +659,9 @@ def test_forward_over_reverse():
 
 
 def test_a_spread_too_small_for_float32():
-    x = (1e-25 * rng().standard_normal((16384, 2))).astype(np.float32)
+    x = np.repeat(1e-25 * rng().standard_normal((8192, 2)), 2, axis=0)
+    x = x.astype(np.float32)
+    x[1::2] *= -1  # so that the mean is 0, as the squares are
     y, _, variance = tf_ops.batch_norm(x, epsilon=0)
     expected, _, truth = bnlib.batch_norm(exact(x), epsilon=0)
     agree(y, expected)
@@ -1103,6 +1105,53 @@ def test_sync_moments_of_one_replica_is_the_local():
     assert tf_ops.sync_moments(local) is local
 
 
+# Without a package it says what to install
+
+WITHOUT = """
+import sys
+blocked, module, *more = sys.argv[1:]
+
+class Block:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] == blocked:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+sys.meta_path.insert(0, Block())
+try:
+    __import__(module)
+    if more:
+        getattr(sys.modules[module], more[0])()
+except ModuleNotFoundError as error:
+    print(error, error.name, sep="|")
+"""
+
+
+@pytest.mark.parametrize(
+    ("module", "package", "name", "extra"),
+    [
+        ("bnlib.tf_ops", "tensorflow", "TensorFlow", "tf"),
+        ("bnlib.keras", "tensorflow", "TensorFlow", "tf"),
+        ("bnlib.keras", "keras", "Keras", "tf"),
+        ("bnlib.replicas", "tensorflow", "TensorFlow", "tf"),
+        ("bnlib.plots", "matplotlib", "Matplotlib", "notebook"),
+        ("bnlib.pictures", "matplotlib", "Matplotlib", "notebook"),
+        ("bnlib.notebook", "IPython", "IPython", "notebook"),
+        ("bnlib.network", "rich", "Rich", "notebook"),
+        ("bnlib.data digits", "sklearn", "scikit-learn", "notebook"),
+        ("bnlib.data mnist", "pooch", "Pooch", "notebook"),
+    ],
+)
+def test_what_is_not_installed_is_named(module, package, name, extra):
+    ended = subprocess.run(
+        [sys.executable, "-c", WITHOUT, package, *module.split()],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
+    sentence = f'{module.split()[0]} needs {name}: pip install "bnlib-book[{extra}]".'
+    assert ended.stdout == f"{sentence}|{package}\n", ended.stderr[-3000:]
+
+
 # The tests are tested: a believable fault in a copy of the package must turn a test red
 
 FAULTS = {
@@ -1162,8 +1211,8 @@ FAULTS = {
     ),
     "the rest of the mean is dropped in the gradient": (
         "_kernels.py",
-        "grad_gamma = _total(grad * x_hat) - off * grad_beta",
-        "grad_gamma = _total(grad * x_hat)",
+        "grad_gamma = self._total(grad * x_hat) - off * grad_beta",
+        "grad_gamma = self._total(grad * x_hat)",
         lambda: test_every_hard_row("xla", "mean 1e+06", True),
     ),
     "the sum of the gradients is not divided": (
@@ -1174,17 +1223,19 @@ FAULTS = {
     ),
     "no gradient through the statistics": (
         "training.py",
-        "lambda x: wide.on(x).moments()[:2]",
-        "lambda x: [tf.stop_gradient(v) + 0 * tf.reduce_sum(tf.cast(x, v.dtype)) "
-        "for v in wide.on(x).moments()[:2]]",
+        "lambda *given: wide.on(*given).moments()[:2]",
+        "lambda x, *given: "
+        "[tf.stop_gradient(v) + 0 * tf.reduce_sum(tf.cast(x, v.dtype)) "
+        "for v in wide.on(x, *given).moments()[:2]]",
         lambda: test_gradients_of_the_statistics_of_a_hard_row(
             "eager", "mean 1e+04", False
         ),
     ),
     "the second gradient is that of a constant": (
         "training.py",
-        "y, *_ = wide.on(x).forward(gamma, beta)",
-        "y, *_ = wide.on(x + 0 * gamma).forward(tf.stop_gradient(gamma) + 0 * gamma, beta)",
+        "wide.on(x, *given).forward(gamma, beta)[0]",
+        "wide.on(x + 0 * gamma, *given)"
+        ".forward(tf.stop_gradient(gamma) + 0 * gamma, beta)[0]",
         lambda: test_second_order_gradients("eager", "batch_norm", "float64", 7, 1e-10),
     ),
     "NaN leaks through the mask": (

@@ -36,10 +36,11 @@ class BatchNormalization(keras.layers.BatchNormalization):
             of batches seen, such as a `keras.optimizers.schedules` object.
         renorm_momentum: momentum of the statistics that renorm corrects by.
         synchronized: whether all replicas of a `tf.distribute` strategy are one batch.
-        fused: None uses the fused kernel where it pays, and float64 where its answer has lost
-            digits; True takes its answer as it is; False is float64.
+        fused: None uses a fast kernel where it pays, and float64 where its answer has lost digits;
+            True takes the answer of TensorFlow's fused kernel as it is; False is float64.
         virtual_batch_size: normalise groups of so many examples (ghost batch norm). As in Keras 2
-            group i holds the examples i, i + N/size, ...
+            group i holds the examples i, i + N/size, ... It must divide the batch, the last one
+            too.
         adjustment: function of the input's shape that returns `(scale, bias)`, applied to x_hat
             before gamma and beta in training.
         zero_debias: whether the moving statistics forget their initial 0 and 1.

@@ -1,9 +1,9 @@
 """Batch normalization on tensors: the functions of the core, with the same names and results.
 
 They work in eager mode, in `tf.function` and under XLA, with static and unknown shapes, and are
-differentiable to any order, through the returned statistics too. Large arrays go through
-TensorFlow's fused kernel, whose answer is looked at: where it has lost digits, it is computed again
-in float64.
+differentiable to any order, through the returned statistics too, and in forward mode. Large arrays
+are summed in float32 in short runs; the answer is looked at, and where it has lost digits, it is
+computed again in float64.
 """
 
 from bnlib._extras import needed
