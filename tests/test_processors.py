@@ -19,6 +19,8 @@ from bnlib import blocks
 
 # errors of y and of the mean in deviations, of the variance in itself
 BOUNDS = {"y": 6e-7, "mean": 4e-7, "variance": 1e-6}
+# the same for tensors, where float32 is trusted with means of up to 16 deviations
+TENSORS = {"y": 3e-6, "mean": 4e-6, "variance": 1e-6}
 QUICK = [
     ("SSE (Prescott)", "numpy"),
     ("AVX2 (Haswell)", "numpy"),
@@ -32,8 +34,9 @@ QUICK = [
 
 def excesses(processor, subject, *options):
     found = imitate(processor, subject, *options)
-    assert set(found) == set(BOUNDS)
-    return {name: worst for name, worst in found.items() if worst[0] > BOUNDS[name]}
+    bounds = TENSORS if subject.startswith("tf_ops") else BOUNDS
+    assert set(found) == set(bounds)
+    return {name: worst for name, worst in found.items() if worst[0] > bounds[name]}
 
 
 @pytest.mark.parametrize(("processor", "subject"), QUICK)
