@@ -10,14 +10,14 @@
 Each has `forward(gamma, beta) -> (y, mean, variance)` and then `backward(grad_y) -> (grad_x,
 grad_gamma, grad_beta)`.
 
-How far off can float32 sums be? Adding r numbers one by one loses up to r/2 units in the last place,
-and comes close to it where all are equal, or take two values, so that each step rounds the same
-way. For a run of `RUN` that is 5e-7 of the sum, and 1e-6 of a variance around 0 whose mean lies
-one deviation off; a sweep over two levels finds 1.2e-6 with runs of 28, and less than 1e-6 with
-these. For a channel of 131,072 values it is 4e-3, and the fused kernel's mean has been seen 1e-2
-deviations off, its variance 1e-3 of itself. The gradient's sums are as long as a channel of `MANY`
-values at most, or as there are rows, `ROWS` at most. The number of lanes changes nothing: lanes are
-channels, or make the runs shorter.
+How far off can float32 sums be? Adding r numbers one by one loses up to r/2 units in the last
+place, and comes close to it where all are equal, or take two values, so that each step rounds the
+same way. For a run of `RUN` that is 5e-7 of the sum, and 1e-6 of a variance around 0 whose mean
+lies one deviation off; a sweep over two levels finds 1.2e-6 with runs of 28, and less than 1e-6
+with these. For a channel of 131,072 values it is 4e-3, and the fused kernel's mean has been seen
+1e-2 deviations off, its variance 1e-3 of itself. The gradient's sums are as long as a channel of
+`MANY` values at most, or as there are rows, `ROWS` at most. The number of lanes changes nothing:
+lanes are channels, or make the runs shorter.
 """
 
 import copy
