@@ -11,6 +11,7 @@ import pytest
 from reference import loop_moments
 from samples import ROWS
 
+from benchmarks.accuracy import two_levels
 from bnlib import _numpy, batch_norm, batch_norm_inference, blocks, moments
 from bnlib.gradient import batch_norm_backward
 
@@ -277,6 +278,17 @@ def test_float32_sums_of_two_levels(levels):
 
 
 @pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("offset", [0.9, 1.1, 1.8, 1.95])
+def test_a_mean_about_as_large_as_the_deviation(offset, engine):
+    """Its square is taken from the mean of the squares, and their errors stay."""
+    blocks.use(engine)
+    for share in (0.5, 0.1):
+        x = two_levels((2048, 64), -1, share, 1.0, offset, 0)
+        exact = x.astype("f8").var(axis=0)
+        np.testing.assert_allclose(moments(x).variance, exact, rtol=1e-6)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("axis", [-1, 0])
 def test_doubtful_channels_are_summed_again(axis, engine):
     """Start unlike the rest, constant, zero, huge, tiny: float32 sums are not enough."""
@@ -462,12 +474,10 @@ def test_numba_that_is_missing_is_named(monkeypatch):
         blocks.use(engine="numba")
 
 
-@pytest.mark.skipif("numba" not in ENGINES, reason="numba is an extra")
 @pytest.mark.parametrize(("rows", "most"), [(256, 1), (4096, 2)])
 def test_numba_wakes_threads_for_large_arrays_only(rows, most, monkeypatch):
     """Waking a thread takes longer than all the work on a middling array."""
-    import numba
-
+    numba = pytest.importorskip("numba", reason="numba is an extra")
     asked, choose, before = [], numba.set_num_threads, numba.get_num_threads()
     monkeypatch.setattr(
         numba, "set_num_threads", lambda n: (asked.append(n), choose(n))

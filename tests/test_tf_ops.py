@@ -23,6 +23,7 @@ from samples import ROWS, friendly
 
 import bnlib
 from bnlib import tf_ops
+from bnlib._extras import DISTRIBUTION
 
 ROOT = Path(__file__).parents[1]
 EPSILON = 1e-3
@@ -1148,7 +1149,9 @@ def test_what_is_not_installed_is_named(module, package, name, extra):
         capture_output=True,
         text=True,
     )
-    sentence = f'{module.split()[0]} needs {name}: pip install "bnlib-book[{extra}]".'
+    sentence = (
+        f'{module.split()[0]} needs {name}: pip install "{DISTRIBUTION}[{extra}]".'
+    )
     assert ended.stdout == f"{sentence}|{package}\n", ended.stderr[-3000:]
 
 

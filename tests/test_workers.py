@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import conftest
+import mended
 import pytest
 
 
@@ -36,7 +37,8 @@ def test_what_is_spread_exists():
 
 def test_one_worker_has_all_of_a_file(tmp_path):
     """In two workers, with what the installed pytest and its plugin make of our conftest."""
-    shutil.copy(conftest.__file__, tmp_path)
+    for module in (conftest, mended):
+        shutil.copy(module.__file__, tmp_path)
     code = "import pytest\n\n@pytest.mark.parametrize('n', range(6))\ndef test_a(n): pass\n"
     for name in ("test_one.py", "test_two.py", *conftest.SPREAD):
         (tmp_path / name).write_text(code)
