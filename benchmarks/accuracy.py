@@ -50,7 +50,10 @@ def threads(number):
 
 def without(*levels):
     """Return the name of each of NumPy's sets of instructions of these levels, if it is in use."""
-    from numpy._core._multiarray_umath import __cpu_dispatch__, __cpu_features__
+    try:
+        from numpy._core._multiarray_umath import __cpu_dispatch__, __cpu_features__
+    except ImportError:  # NumPy 1
+        from numpy.core._multiarray_umath import __cpu_dispatch__, __cpu_features__
 
     return " ".join(
         name
