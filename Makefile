@@ -34,6 +34,9 @@ export TF_ENABLE_ONEDNN_OPTS = 0
 export OPENBLAS_NUM_THREADS = 1
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
+# What a failed recipe wrote is not up to date: a site that was built with a warning, say.
+.DELETE_ON_ERROR:
+
 .PHONY: bench book browser explorables lighthouse links pdf serve test test-lib test-notebooks test-site test-slow notebooks lint format lock dist clean distclean writable
 
 book: _build/html/index.html

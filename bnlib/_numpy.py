@@ -17,9 +17,8 @@ HIGH = 16  # rows summed in float32 before float64 takes over
 FEW = 8  # examples, below which rows are summed along their length
 LONG = 1 << 12  # numbers in such a row
 _mine = getattr(os, "sched_getaffinity", None)  # a container may have a few of many
-CORES = (
-    len(_mine(0)) if _mine else os.cpu_count() or 1
-)  # asking costs as much as a small sum
+# Asked once: each time costs as much as a small sum.
+CORES = len(_mine(0)) if _mine else os.cpu_count() or 1
 THREADED = 4  # blocks a thread, below which starting it takes longer than it saves
 _threads = None
 

@@ -645,3 +645,15 @@ def test_a_colab_cell_that_reaches_another_package_is_found(tmp_path, old, new, 
     assert colab_faults(read_text(ROOT / "text/part1/02_moments.md")) == []
     (tmp_path / "x.md").write_text(text.replace(old, new))
     assert colab_faults(read_text(tmp_path / "x.md")) == [fault]
+
+
+def test_what_a_failed_recipe_wrote_is_not_up_to_date(tmp_path):
+    """Sphinx writes the site, and then fails over a warning: the second try must not be content."""
+    rule = next(
+        line
+        for line in (ROOT / "Makefile").read_text().splitlines()
+        if line.startswith(".DELETE_ON_ERROR")
+    )
+    (tmp_path / "Makefile").write_text(f"{rule}\nsite:\n\techo > site && false\n")
+    assert run("make", "site", cwd=tmp_path).returncode != 0
+    assert run("make", "site", cwd=tmp_path).returncode != 0
