@@ -19,8 +19,8 @@ if repository:
     urls["Repository"] = repository
     urls["Changelog"] = f"{repository}/blob/HEAD/CHANGELOG.md"
     urls["Issues"] = f"{repository}/issues"
-    here = r"\]\((?!https?:|#)(.+?)\)"
-    readme = re.sub(f"(!\\[.*?){here}", rf"\1]({repository}/raw/HEAD/\2)", readme)
+    here = r"\]\((?!https?:|mailto:|#)(.+?)\)"
+    readme = re.sub(f"(!\\[[^\\]]*){here}", rf"\1]({repository}/raw/HEAD/\2)", readme)
     readme = re.sub(here, rf"]({repository}/blob/HEAD/\1)", readme)
 
 setup(

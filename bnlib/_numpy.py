@@ -16,6 +16,7 @@ WIDE = 1 << 13  # numbers in a row: each row costs a loop of its own
 HIGH = 16  # rows summed in float32 before float64 takes over
 FEW = 8  # examples, below which rows are summed along their length
 LONG = 1 << 12  # numbers in such a row
+NARROW = 1 << 11  # numbers in an example, below which several make a row
 _mine = getattr(os, "sched_getaffinity", None)  # a container may have a few of many
 # Asked once: each time costs as much as a small sum.
 CORES = len(_mine(0)) if _mine else os.cpu_count() or 1
@@ -85,7 +86,8 @@ def _by_blocks(work, dtype, arrays, vectors, terms=0):
     if channels == 1:
         before, after = 1, before * after
         arrays = [a if a is None else a.reshape(1, 1, after) for a in arrays]
-    grid = (Rows if after >= 64 else Columns)(before, channels, after)
+    long = after >= 64 and channels * after >= NARROW
+    grid = (Rows if long else Columns)(before, channels, after)
     vectors = [v if v is None else grid.spread(v.astype(dtype)) for v in vectors]
     results = np.empty((terms, *grid.results))
 
@@ -130,7 +132,10 @@ def _pool(process, threads):
 
 @functools.lru_cache(maxsize=64)  # a network has few shapes
 class Columns:
-    """Channels last: blocks (index, start, stop, width) of wide rows; narrow ones for the rest."""
+    """Channels last, or little behind them: blocks (index, start, stop, width) of wide rows.
+
+    Narrow rows take what is left.
+    """
 
     def __init__(self, before, channels, after):
         self.channels, self.after, row = channels, after, channels * after
@@ -184,7 +189,7 @@ class Rows:
     def __init__(self, before, channels, after):
         examples, longest = _even(before, HIGH), LONG if before < FEW else WIDE
         length = _even(after, longest)
-        some = max(1, BLOCK // (examples * length))
+        some = min(channels, max(1, BLOCK // (examples * length)))
         self.blocks = [
             (i, slice(e, e + examples), slice(c, c + some), slice(a, a + length))
             for i, (e, a) in enumerate(

@@ -84,6 +84,9 @@ def clone(tmp_path):
         else:
             shutil.copy(source, folder)
     (folder / "vendor").mkdir()
+    (folder / "tests").mkdir()  # what `make lint` gives to mypy
+    for script in ROOT.glob("tests/user_script*.py"):
+        shutil.copy(script, folder / "tests")
     return folder
 
 
@@ -176,7 +179,7 @@ def test_a_path_with_a_space_and_an_umlaut(clone):
         *("make", "--no-print-directory", "-C", str(clone)),
         *("lint", "browser", "--old-file=.venv/.ready"),
     )
-    assert (code, said) == (0, "")
+    assert (code, said) == (0, ""), out + said
     assert out.splitlines()[-1] == find()
 
 
@@ -200,6 +203,19 @@ def test_the_book_is_made_and_tested_at_such_a_path(tmp_path):
     site = ("test_site.py", "-k", "from_disk or search or links_lead")
     code, out, said = run(*python, f"tests/{site[0]}", *site[1:], cwd=folder)
     assert code == 0, out + said
+
+
+@pytest.mark.parametrize("name", ["UV_SYSTEM_PYTHON", "UV_PYTHON"])
+def test_the_environment_is_what_is_filled(name, monkeypatch):
+    """Whatever interpreter uv is told to prefer elsewhere."""
+    from tools import environment
+
+    commands = []
+    monkeypatch.setenv(name, "1" if "SYSTEM" in name else sys.executable)
+    monkeypatch.setattr(environment, "install", lambda c, log: commands.append(c) or "")
+    environment.set_up()
+    into = [c[c.index("--python") + 1] for c in commands if "uv" in c]
+    assert into == [str(environment.PYTHON)] * 2
 
 
 # What an installer says

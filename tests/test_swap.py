@@ -873,3 +873,15 @@ def test_a_file_opens_where_bnlib_is_imported(tmp_path):
     x = friendly((2, 4, 3), np.float32)
     theirs = assert_swapped(again, x, Keras)
     np.testing.assert_allclose(theirs(x), model(x), rtol=1e-4, atol=1e-5)
+
+
+def test_a_swap_draws_nothing_from_the_seeds():
+    """What is initialised or shuffled after it is what it would be without it."""
+    drawn = []
+    for swap in (False, True):
+        keras.utils.set_random_seed(0)
+        model = keras.Sequential([keras.Input((3,)), keras.layers.BatchNormalization()])
+        if swap:
+            swap_in(model)
+        drawn.append(np.asarray(keras.random.normal((2,))))
+    np.testing.assert_array_equal(*drawn)

@@ -24,6 +24,8 @@ from playwright.sync_api import Browser, Error, sync_playwright
 from tools.installer import install, say
 
 ROOT = Path(__file__).resolve().parents[1]
+if os.environ.get("PLAYWRIGHT_BROWSERS_PATH") == "0":
+    del os.environ["PLAYWRIGHT_BROWSERS_PATH"]  # Playwright's word for its own folder
 CACHE = Path(os.environ.get("PLAYWRIGHT_BROWSERS_PATH") or ROOT / ".venv/browsers")
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 NAMES += ("chrome",)

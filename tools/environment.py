@@ -16,9 +16,9 @@ PYTHON = VENV / "bin/python"
 NEEDED = (3, 11)
 
 
-def step(what, python, options, subject):
+def step(what, python, *options):
     """Run a module of some Python; end in one line if it fails."""
-    command = [str(python), "-m", *options.split(), str(subject)]
+    command = [str(python), "-m", *map(str, options)]
     fault = install(command, VENV / "setup.log")
     if fault:
         sys.exit(f"{what} failed: {fault}")
@@ -39,15 +39,17 @@ def set_up():
     [uv] = [line for line in lock.read_text().split() if line.startswith("uv==")]
     if not (PYTHON.exists() and (VENV / "bin/pip").exists()):
         make_environment()
-    step("Installing uv", PYTHON, "pip install --no-input", uv)
-    step("Installing the lock", PYTHON, "uv pip install -r", lock)
-    step("Installing bnlib", PYTHON, "uv pip install --no-deps -e", ROOT)
+    step("Installing uv", PYTHON, "pip", "install", "--no-input", uv)
+    # Else UV_SYSTEM_PYTHON or UV_PYTHON would choose another one.
+    into = "uv", "pip", "install", "--python", PYTHON
+    step("Installing the lock", PYTHON, *into, "-r", lock)
+    step("Installing bnlib", PYTHON, *into, "--no-deps", "-e", ROOT)
 
 
 def add_torch():
     # pip, not uv: it takes a CPU build where one is offered.
     lock = ROOT / "requirements-torch.lock"
-    step("Installing PyTorch", PYTHON, "pip install --no-input -r", lock)
+    step("Installing PyTorch", PYTHON, "pip", "install", "--no-input", "-r", lock)
 
 
 def main():

@@ -29,13 +29,16 @@ def install(command, log, **settings):
     Args:
         command: The program and its arguments.
         log: The path of the file that gets all it says. It is written anew.
-        **settings: Environment variables, unless they are set already.
+        **settings: Environment variables, unless they are set already, and not to nothing.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
     with open(str(log), "w+", encoding="utf-8", errors="replace") as file:
         with subprocess.Popen(
             command,
-            env={**settings, **os.environ},
+            env={
+                **os.environ,
+                **{n: os.environ.get(n) or v for n, v in settings.items()},
+            },
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             encoding="utf-8",

@@ -28,7 +28,7 @@ IN_A_CHECKPOINT = "/.ATTRIBUTES/VARIABLE_VALUE"  # what TensorFlow 2 appends to 
 
 
 def from_contrib(values: Mapping[str, Any], *, scope: str | None = None) -> BNParams:
-    """Read a layer of tf.contrib.layers, or of tf.layers.
+    """Read a layer of tf.contrib.layers; for one of tf.layers see `from_keras(version=2)`.
 
     Args:
         values: the checkpoint's `moving_mean`, `moving_variance` and, where they exist, `beta` and

@@ -1,5 +1,6 @@
 """Put our batch norm layers into a whole Keras model, or take them out again."""
 
+import random
 import warnings
 from typing import Any
 
@@ -118,7 +119,19 @@ def _theirs(layer):
 
 
 def _swap(model, exchange, in_place, verify):
-    """Swap, verify, and only then let training go on in the result."""
+    """Swap, verify, and only then let training go on in the result.
+
+    Layers that are made draw seeds, though they get those of the old ones: what is drawn after the
+    swap is what would have been drawn without it.
+    """
+    seeds = random.getstate()
+    try:
+        return _swapped(model, exchange, in_place, verify)
+    finally:
+        random.setstate(seeds)
+
+
+def _swapped(model, exchange, in_place, verify):
     _check(model, in_place)
     given = None if verify is False else _verify.first_run(model, verify)
     optimizer = getattr(model, "optimizer", None)
@@ -142,7 +155,7 @@ def _swap(model, exchange, in_place, verify):
             warnings.warn(
                 f"{other.name!r} is not compiled: {error}. Compile it before fit; its optimizer "
                 "starts anew.",
-                stacklevel=3,
+                stacklevel=4,
             )
     return other
 
