@@ -5,6 +5,7 @@ import importlib
 import numpy as np
 
 from bnlib import _numpy
+from bnlib._extras import DISTRIBUTION
 
 _engine = _numpy
 
@@ -33,7 +34,7 @@ def use(engine: str = "numpy", *, threads: int | None = None) -> None:
         module = importlib.import_module(f"bnlib._{engine}")
     except ImportError as error:
         raise ImportError(
-            'engine="numba" needs numba: pip install "bnlib-book[fast]".'
+            f'engine="numba" needs numba: pip install "{DISTRIBUTION}[fast]".'
         ) from error
     module.set_threads(threads)
     _engine = module

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from bnlib._checks import as_epsilon
+from bnlib._checks import as_epsilon, as_floating
 from bnlib._typing import Array, ArrayLike, Axis, Channels, State
 from bnlib.gradient import batch_norm_backward, batch_norm_inference_backward
 from bnlib.moments import moments
@@ -105,6 +105,9 @@ class BatchNorm:
         """
         if not isinstance(training, (bool, np.bool_)):
             raise TypeError(f"training must be True or False; got {training!r}.")
+        x = as_floating(
+            "x", x
+        )  # here, or each function below copies another order anew
         if training:
             batch = moments(x, axis=self.axis, weights=weights)
         else:
@@ -113,7 +116,7 @@ class BatchNorm:
         y = batch_norm_inference(x, *batch[:2], self.gamma, self.beta, **options)
         if training and update:
             self.population.update(batch)
-        self._saved = (np.asarray(x), training, weights, batch)
+        self._saved = (x, training, weights, batch)
         return y
 
     def backward(self, grad_y: ArrayLike) -> Array:

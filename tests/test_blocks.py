@@ -283,7 +283,7 @@ def test_a_mean_about_as_large_as_the_deviation(offset, engine):
     """Its square is taken from the mean of the squares, and their errors stay."""
     blocks.use(engine)
     for share in (0.5, 0.1):
-        x = two_levels((2048, 64), -1, share, 1.0, offset, 0)
+        x = two_levels((2048, 64), share, 1.0, offset)
         exact = x.astype("f8").var(axis=0)
         np.testing.assert_allclose(moments(x).variance, exact, rtol=1e-6)
 

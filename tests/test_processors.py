@@ -94,7 +94,7 @@ def test_the_sweep_finds_what_it_is_for():
         return (x - mean) / np.sqrt(variance), mean, variance.ravel()
 
     worst = accuracy.errors(
-        textbook, accuracy.two_levels((3, 20_480), 0, 0.5, 0.3, 1000.1, 0), 0
+        textbook, accuracy.two_levels((3, 20_480), 0.5, 0.3, 1000.1), 0
     )
     assert all(
         error > 3 * bound for error, bound in zip(worst, BOUNDS.values(), strict=True)
