@@ -65,7 +65,7 @@ test: browser lint test-lib test-notebooks test-site
 PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --durations=10
 
 # What needs a browser or builds a book. The longest comes first.
-SITE_TESTS := $(patsubst %,tests/test_%.py,site setup publishing explorables styles plots)
+SITE_TESTS := tests/site tests/project/test_setup.py tests/book/test_style.py
 
 test-lib: $(READY) $(TORCH)
 	$(PYTEST) -m "not slow" bnlib tests $(SITE_TESTS:%=--ignore=%)

@@ -21,7 +21,7 @@ from rich.console import Console
 from rich.table import Table
 
 import bnlib
-from bnlib._numpy import CORES
+from bnlib.blocks._numpy import CORES
 
 # what decides how TensorFlow and NumPy compute, where it is set
 SETTINGS = (

@@ -21,7 +21,7 @@ import numpy as np
 import tensorflow as tf
 from core import in_turn, surroundings
 
-from bnlib.data import digits
+from bnlib.book.data import digits
 from bnlib.keras import BatchNormalization
 from bnlib.replicas import mirrored, per_replica, train_step
 

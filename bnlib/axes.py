@@ -1,7 +1,8 @@
 """Which axes are kept and which are averaged over.
 
 Batch normalization keeps the channels and averages over everything else. Layer, instance and group
-norm are the same formula with other axes kept, so this choice stands alone, in one function.
+norm are the same formula with other axes averaged over, so this choice stands alone, in one
+function.
 """
 
 import operator
@@ -29,19 +30,23 @@ class Layout(NamedTuple):
     broadcast: tuple[int, ...]
 
 
-def layout(shape: Sequence[int], axis: Axis = -1) -> Layout:
+def layout(
+    shape: Sequence[int], axis: Axis = -1, *, axes: Axis | None = None
+) -> Layout:
     """Split the axes of an array into those kept and those averaged over.
 
     Args:
         shape: shape of x, for example `(N, H, W, C)`.
         axis: the axis kept, as in Keras: -1 for channels last, 1 for channels first. A tuple keeps
-            several: `(0, -1)` is instance norm.
+            several.
+        axes: the axis, or tuple of axes, averaged over; all others are then kept, whatever `axis`
+            is. None averages over all but `axis`.
 
     Returns:
         The `Layout`.
 
     Raises:
-        TypeError: when `axis` is not an integer or a tuple of integers.
+        TypeError: when `axis` or `axes` is not an integer or a tuple of integers.
         ValueError: for a scalar x, an axis out of range, or one named twice.
 
     Paper: section 3.2. For convolutions, "different elements of the same feature map, at different
@@ -51,6 +56,8 @@ def layout(shape: Sequence[int], axis: Axis = -1) -> Layout:
     (0, 1, 2)
     >>> layout((32, 3, 28, 28), axis=1).broadcast
     (1, 3, 1, 1)
+    >>> layout((32, 28, 28, 3), axes=(1, 2)).channels
+    (32, 3)
     """
     ndim = len(shape)
     if ndim == 0:
@@ -58,7 +65,11 @@ def layout(shape: Sequence[int], axis: Axis = -1) -> Layout:
             "x must have a channel axis; got a scalar. Give it shape (N, C), for "
             "example with np.reshape(x, (-1, 1)) for one channel."
         )
-    kept = _kept(axis, ndim)
+    if axes is None:
+        kept = canonical_axes("axis", axis, ndim)
+    else:
+        averaged = canonical_axes("axes", axes, ndim)
+        kept = tuple(a for a in range(ndim) if a not in averaged)
     return Layout(
         axis=kept,
         axes=tuple(a for a in range(ndim) if a not in kept),
@@ -67,8 +78,8 @@ def layout(shape: Sequence[int], axis: Axis = -1) -> Layout:
     )
 
 
-def _kept(axis, ndim):
-    """Return the kept axes as sorted, non-negative integers."""
+def canonical_axes(name: str, axis: Axis, ndim: int) -> tuple[int, ...]:
+    """Return `axis` as sorted integers that are not negative; `name` is for the error."""
     try:
         named = [
             operator.index(a)
@@ -76,18 +87,18 @@ def _kept(axis, ndim):
         ]
     except TypeError:
         raise TypeError(
-            f"axis must be an integer or a tuple of integers; got {axis!r}. "
+            f"{name} must be an integer or a tuple of integers; got {axis!r}. "
             "Use -1 for channels last, 1 for channels first."
         ) from None
     for a in named:
         if not -ndim <= a < ndim:
             raise ValueError(
-                f"axis must lie in [{-ndim}, {ndim - 1}] for x with {ndim} dimensions; got {a}. "
+                f"{name} must lie in [{-ndim}, {ndim - 1}] for x with {ndim} dimensions; got {a}. "
                 "Use -1 for channels last, 1 for channels first."
             )
-    kept = tuple(sorted({a % ndim for a in named}))
-    if not kept or len(kept) != len(named):
+    canonical = tuple(sorted({a % ndim for a in named}))
+    if not canonical or len(canonical) != len(named):
         raise ValueError(
-            f"axis must name each kept axis once, and at least one; got {axis!r}."
+            f"{name} must name each of its axes once, and at least one; got {axis!r}."
         )
-    return kept
+    return canonical

@@ -18,10 +18,9 @@ with needed("bnlib.replicas", "tf"):
     import tensorflow as tf
 
 
-from bnlib._processes import run_workers
 from bnlib.tf_ops.statistics import all_sum
 
-__all__ = ["join_workers", "mirrored", "per_replica", "run_workers", "train_step"]
+__all__ = ["join_workers", "mirrored", "per_replica", "train_step"]
 
 
 def mirrored(number: int) -> Any:
@@ -184,7 +183,7 @@ def _cluster(resolver, me):
     if me not in cluster:
         raise RuntimeError(
             "expected TF_CONFIG to name a cluster of workers and which of them this is; got "
-            f"{os.environ.get('TF_CONFIG')!r}. run_workers sets it for you."
+            f"{os.environ.get('TF_CONFIG')!r}. bnlib.book.workers.run_workers sets it for you."
         )
     return cluster
 

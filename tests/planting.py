@@ -118,6 +118,12 @@ def _answer(pipe, tests, edit):
         pipe.send(problem)
 
 
+def _path_of(test):
+    """Find `test_moments.py::test_one` in its folder."""
+    (file,) = (ROOT / "tests").rglob(test.partition("::")[0])
+    return str(file.relative_to(ROOT)) + test.removeprefix(file.name)
+
+
 def _run(tests, edit):
     import pytest
 
@@ -132,7 +138,7 @@ def _run(tests, edit):
         contextlib.redirect_stdout(said),
         contextlib.redirect_stderr(said),
     ):
-        code = pytest.main([*options, *(f"tests/{t}" for t in tests)], [witness])
+        code = pytest.main([*options, *map(_path_of, tests)], [witness])
     if edit and not planter.used:
         raise RuntimeError(f"{tests} never imported {edit[0]}:\n{said.getvalue()}")
     return int(code), witness.ended, said.getvalue()

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from PIL import Image, PngImagePlugin
 
-from bnlib import plots
+from bnlib.book import style
 from tools import picture
 from tools.browser import open_page
 
@@ -34,7 +34,7 @@ PAGE = """<!DOCTYPE html><meta charset="utf-8"><style>
 
 def source() -> str:
     """Return the page that is drawn."""
-    colours = {name.lower(): role[0] for name, role in plots.ROLES.items()}
+    colours = {name.lower(): role[0] for name, role in style.ROLES.items()}
     return PAGE.format(title=TITLE, subtitle=SUBTITLE, svg=picture.draw(), **colours)
 
 

@@ -25,7 +25,7 @@ from rich.console import Console
 from rich.progress import track
 from rich.text import Text
 
-from bnlib.notebook import QUIET
+from bnlib.book.notebook import QUIET
 
 ROOT = Path(__file__).resolve().parents[1]
 CELL_TIMEOUT = 300  # seconds

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from bnlib import moments, normalize, plots, scale_and_shift
+from bnlib import moments, normalize, scale_and_shift
+from bnlib.book import style
 
 TARGET = Path(__file__).resolve().parents[1] / "book/_static/story.svg"
 TITLE = (
@@ -121,7 +122,7 @@ def draw():
     body = []
     for place, (values, stage) in enumerate(zip(batch(), stages, strict=True)):
         body += panel(values, place * (PANEL + GAP), *stage)
-    colours = {name.lower(): role[:2] for name, role in plots.ROLES.items()}
+    colours = {name.lower(): role[:2] for name, role in style.ROLES.items()}
     size = {"width": 3 * PANEL + 2 * GAP, "height": TOP + 4 * LANE + 34}
     return FRAME.format(title=TITLE, body="\n".join(body), **size, **colours)
 

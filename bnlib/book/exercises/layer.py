@@ -1,0 +1,86 @@
+"""Checkers for the chapter on the layer."""
+
+import copy
+
+import numpy as np
+
+from bnlib.book.exercises import NotYet, checker, close
+from bnlib.book.network import Dense, Network
+from bnlib.layer import BatchNorm
+
+__all__ = ["alone", "diagnose", "evaluate"]
+
+
+@checker
+def alone(answer):
+    """Check `answer`: what gamma 2, beta 3 make of a batch of one, in training."""
+    answer = float(np.squeeze(answer))
+    if close(answer, 2 * 7 + 3):
+        raise NotYet(
+            "That is gamma * x + beta. Normalise first: what is the mean of [[7.0]]?"
+        )
+    if close(answer, 0):
+        raise NotYet("x_hat is 0, yes. Now scale and shift it.")
+    if answer != 3:
+        raise NotYet("Work out the mean of this batch, then x - mean.")
+    return "Beta, whatever x was."
+
+
+@checker
+def evaluate(answer):
+    """Check `answer(network, inputs, labels, size)`: accuracy in batches, changing nothing."""
+    network, x, y, right = _half_right()
+    trial = copy.deepcopy(network)
+    found = {size: answer(trial, x.copy(), y.copy(), size) for size in (23, 10, 1)}
+    if found[23] is None:
+        raise NotYet("The function returns nothing so far.")
+    if _state(trial) != _state(network):
+        raise NotYet("Your function changed the population. Which mode writes to it?")
+    wrong = [size for size in found if not close(found[size], right)]
+    if wrong == [10]:
+        raise NotYet("Batches of 10, 10 and 3: the last should count for less.")
+    if wrong and 23 not in wrong:
+        raise NotYet(
+            f"Right in one batch of 23, but one at a time it is {found[1]:.3g}, not "
+            f"{right:.3g}. Whose statistics did a single example get?"
+        )
+    if wrong:
+        raise NotYet(f"You found {found[23]:.3g}; it is {right:.3g}.")
+    return "The same in any batches, and no trace left."
+
+
+@checker
+def diagnose(answer):
+    """Check `answer`: three words, what is wrong with networks A, B and C."""
+    words = [str(word).strip().lower() for word in answer]
+    expected = ["underfitting", "statistics", "overfitting"]
+    if len(words) != 3 or not set(words) <= set(expected):
+        raise NotYet(f"Give three words, each one of {', '.join(sorted(expected))}.")
+    hints = [
+        "A: it is bad on its own training data, whatever the statistics.",
+        "B: compare its two numbers for the training data.",
+        "C: it is perfect on the training data in both modes.",
+    ]
+    for word, right, hint in zip(words, expected, hints, strict=True):
+        if word != right:
+            raise NotYet(hint)
+    return "B is cured by one pass over the training data, A and C are not."
+
+
+def _half_right():
+    """A network with a population of its own, and data on which it is right 14 times in 23."""
+    rng = np.random.default_rng(0)
+    network = Network([BatchNorm(4, momentum=0.5), Dense(4, 3, rng)])
+    network(rng.normal(2, 1, (50, 4)), training=True)
+    x = rng.normal(2, 1, (23, 4))
+    y = network(x, training=False).argmax(axis=1)
+    y[14:] = (y[14:] + 1) % 3
+    return network, x, y, 14 / 23
+
+
+def _state(network):
+    """What the batch norm layers hold, in a form that compares."""
+    return [
+        {name: value.tolist() for name, value in norm.state().items()}
+        for norm in network.norms
+    ]

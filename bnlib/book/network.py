@@ -1,0 +1,251 @@
+"""A tiny network in NumPy, small enough to read, real enough to fail: chapters 1 and 7 train it.
+
+Everything is float64: unstable runs are the point of some experiments, and stable ones then repeat
+to the printed digit on any machine.
+"""
+
+import numpy as np
+
+from bnlib._extras import needed
+
+with needed("bnlib.book.network", "notebook"):
+    from rich.progress import track
+
+
+from bnlib.layer import BatchNorm
+
+__all__ = [
+    "Activation",
+    "Dense",
+    "Network",
+    "softmax_cross_entropy",
+    "squared_error",
+    "train",
+]
+
+
+class Dense:
+    """y = x @ kernel + bias.
+
+    Args:
+        inputs: D.
+        units: C.
+        rng: a `numpy.random.Generator`.
+        deviation: of the kernel's Gaussian; default 1 / sqrt(D).
+        bias: the value that all biases start at; None for a layer without.
+
+    Attributes:
+        parameters: dict of arrays, `kernel` of shape `(D, C)`, and `bias` of shape `(C,)` if there
+            is one; a step of gradient descent changes them in place.
+        gradients: dict of the last `backward`, with the same names.
+    """
+
+    def __init__(self, inputs, units, rng, *, deviation=None, bias=0.0):
+        deviation = inputs**-0.5 if deviation is None else deviation
+        self.parameters = {"kernel": rng.normal(0, deviation, (inputs, units))}
+        if bias is not None:
+            self.parameters["bias"] = np.full(units, float(bias))
+        self.gradients = {}
+
+    def __call__(self, x, *, training):
+        """Map `(N, D)` to `(N, C)`, and keep the input for `backward`.
+
+        Args:
+            x: shape `(N, D)`.
+            training: changes nothing here; every layer is told.
+
+        Returns:
+            y, shape `(N, C)`.
+        """
+        self._x = x
+        return x @ self.parameters["kernel"] + self.parameters.get("bias", 0)
+
+    def backward(self, grad_y):
+        """Propagate the loss gradient through the last call.
+
+        Args:
+            grad_y: gradient of the loss with respect to y, shape `(N, C)`.
+
+        Returns:
+            grad_x, shape `(N, D)`. The gradients of kernel and bias are left in `gradients`.
+        """
+        self.gradients = {"kernel": self._x.T @ grad_y, "bias": grad_y.sum(axis=0)}
+        return grad_y @ self.parameters["kernel"].T
+
+
+# name: (function of x, its derivative written in terms of the output y)
+ACTIVATIONS = {
+    "relu": (lambda x: np.maximum(x, 0), lambda y: (y > 0) * 1.0),
+    "tanh": (np.tanh, lambda y: 1 - y**2),
+    "sigmoid": (lambda x: 0.5 * (1 + np.tanh(x / 2)), lambda y: y * (1 - y)),
+    "linear": (lambda x: x, np.ones_like),
+}
+
+
+class Activation:
+    """A function applied to each number.
+
+    Args:
+        name: `relu`, `tanh`, `sigmoid` or `linear`.
+
+    Raises:
+        ValueError: for another name.
+    """
+
+    def __init__(self, name):
+        if name not in ACTIVATIONS:
+            raise ValueError(
+                f"activation must be one of {sorted(ACTIVATIONS)}; got {name!r}."
+            )
+        self.parameters, self.gradients = {}, {}
+        self._function, self._derivative = ACTIVATIONS[name]
+
+    def __call__(self, x, *, training):
+        """Apply the function to each number; `training` changes nothing here."""
+        self._y = self._function(x)
+        return self._y
+
+    def backward(self, grad_y):
+        """Return grad_x: grad_y times the derivative, taken from the output of the last call."""
+        return grad_y * self._derivative(self._y)
+
+
+class Network:
+    """Layers in a row. The output of the last one is the logits, or the prediction.
+
+    Args:
+        layers: `Dense`, `Activation` and `bnlib.BatchNorm`, in order.
+    """
+
+    def __init__(self, layers):
+        self.layers = list(layers)
+
+    def __call__(self, x, *, training, **options):
+        """Run all layers.
+
+        Args:
+            x: shape `(N, D)`.
+            training: the mode, which every layer is told.
+            **options: go to the batch norm layers, for example `update=False`.
+
+        Returns:
+            The output of the last layer.
+        """
+        return self.outputs(x, training=training, **options)[-1]
+
+    def outputs(self, x, *, training, **options):
+        """Run all layers, as a call does, and return the output of each, in order."""
+        outputs = []
+        for layer in self.layers:
+            extra = options if isinstance(layer, BatchNorm) else {}
+            x = layer(x, training=training, **extra)
+            outputs.append(x)
+        return outputs
+
+    def backward(self, grad):
+        """Propagate the loss gradient from the last layer to the input.
+
+        Args:
+            grad: gradient of the loss with respect to the output of the last layer.
+
+        Returns:
+            The gradient with respect to the input. Each layer keeps those of its parameters.
+        """
+        for layer in reversed(self.layers):
+            grad = layer.backward(grad)
+        return grad
+
+    def step(self, rate):
+        """Take one step of plain gradient descent, in place, by the last gradients.
+
+        Args:
+            rate: the learning rate.
+        """
+        for layer in self.layers:
+            for name, value in layer.parameters.items():
+                value -= rate * layer.gradients[name]
+
+    @property
+    def norms(self):
+        """The batch norm layers, in order."""
+        return [layer for layer in self.layers if isinstance(layer, BatchNorm)]
+
+
+def softmax_cross_entropy(logits, labels):
+    """Compute the mean cross-entropy and its gradient; stable for any logits.
+
+    Args:
+        logits: `(N, C)`.
+        labels: N integers from 0 to C - 1.
+
+    Returns:
+        The loss, and its gradient with respect to the logits, `(N, C)`.
+    """
+    shifted = logits - logits.max(axis=1, keepdims=True)
+    log_total = np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+    rows = np.arange(len(labels))
+    loss = np.mean(log_total[:, 0] - shifted[rows, labels])
+    grad = np.exp(shifted - log_total)
+    grad[rows, labels] -= 1
+    return loss, grad / len(labels)
+
+
+def squared_error(prediction, target):
+    """Compute the mean squared error and its gradient.
+
+    Args:
+        prediction: any shape.
+        target: the same shape.
+
+    Returns:
+        The loss, and its gradient with respect to the prediction.
+    """
+    difference = prediction - target
+    return np.mean(difference**2), 2 * difference / difference.size
+
+
+def train(
+    network, x, y, loss, *, rate, steps, batch=None, seed=0, after=None, progress=False
+):
+    """Train by plain gradient descent.
+
+    Args:
+        network: the `Network`, changed in place.
+        x: inputs, `(N, D)`.
+        y: targets or labels, N of them.
+        loss: `softmax_cross_entropy` or `squared_error`.
+        rate: learning rate.
+        steps: how many.
+        batch: examples per step, drawn without repetition within an epoch; None means all of them.
+        seed: of the order.
+        after: called as `after(step)` before the first step and after each.
+        progress: whether to show a progress bar; never in a stored output.
+
+    Returns:
+        The loss at every step, before its update, shape `(steps,)`.
+
+    Raises:
+        ValueError: when a batch is to have more examples than there are.
+    """
+    size = len(x) if batch is None else batch
+    if size > len(x):
+        raise ValueError(f"batch must be at most the {len(x)} examples; got {size}.")
+    order, losses = _batches(len(x), size, np.random.default_rng(seed)), []
+    after = after or (lambda step: None)
+    after(0)
+    for step in track(range(1, steps + 1), "training", disable=not progress):
+        rows = next(order)
+        value, grad = loss(network(x[rows], training=True), y[rows])
+        network.backward(grad)
+        network.step(rate)
+        losses.append(value)
+        after(step)
+    return np.array(losses)
+
+
+def _batches(examples, size, rng):
+    """Yield index arrays for ever; each epoch drops the rest that does not fill a batch."""
+    while True:
+        order = np.arange(examples) if size == examples else rng.permutation(examples)
+        for start in range(0, examples - size + 1, size):
+            yield order[start : start + size]

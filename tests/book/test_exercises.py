@@ -1,0 +1,468 @@
+"""Each checker accepts a right answer, and tells each likely wrong one apart."""
+
+import numpy as np
+import pytest
+
+from bnlib import batch_norm, fold, merge_moments, moments
+from bnlib.book.exercises import axes as on_axes
+from bnlib.book.exercises import conventions as on_conventions
+from bnlib.book.exercises import gradient as on_gradient
+from bnlib.book.exercises import keras as on_keras
+from bnlib.book.exercises import layer as on_layer
+from bnlib.book.exercises import moments as on_moments
+from bnlib.book.exercises import network as on_network
+from bnlib.book.exercises import parameters as on_parameters
+from bnlib.book.exercises import population as on_population
+from bnlib.book.exercises import replicas as on_replicas
+from bnlib.book.exercises import tf_ops as on_tf_ops
+from bnlib.book.exercises import transform as on_transform
+
+OVER_IMAGE = (0, 1, 2)
+ONE_PASS = lambda x: (x * x).mean(axis=0) - x.mean(axis=0) ** 2  # noqa: E731
+
+
+def averaged_variances(mean_a, variance_a, n_a, mean_b, variance_b, n_b):
+    n = n_a + n_b
+    return (n_a * mean_a + n_b * mean_b) / n, (n_a * variance_a + n_b * variance_b) / n
+
+
+def backward(grad_y, x, gamma, epsilon, mean=1, variance=1, root=1):
+    """The closed form, with factors that switch its parts off."""
+    s = np.sqrt(x.var(0) + epsilon)
+    x_hat = (x - x.mean(0)) / s
+    shift, stretch = grad_y.mean(0), x_hat * (grad_y * x_hat).mean(0)
+    grad_x = gamma * s**-root * (grad_y - mean * shift - variance * stretch)
+    return grad_x, (grad_y * x_hat).sum(0), grad_y.sum(0)
+
+
+def spoilt(change):
+    """Answer rightly, then change the three gradients."""
+    return lambda *a: change(*backward(*a), a[2])
+
+
+def first(x, gamma, beta, epsilon=1e-3):
+    """Batch norm of `(N, C, ...)`: move the channels to the end and back."""
+    x = np.moveaxis(x, 1, -1)
+    over = tuple(range(x.ndim - 1))
+    x_hat = (x - x.mean(over)) / np.sqrt(x.var(over) + epsilon)
+    return np.moveaxis(gamma * x_hat + beta, -1, 1)
+
+
+def averaged(means, momentum, start=0.0):
+    """The plain exponential average."""
+    for mean in means:
+        start = momentum * start + (1 - momentum) * mean
+    return start
+
+
+def in_use(network, x, y, size, **mode):
+    """Accuracy in batches; right with the default mode."""
+    mode = mode or {"training": False}
+    parts = [slice(k, k + size) for k in range(0, len(x), size)]
+    return sum((network(x[p], **mode).argmax(1) == y[p]).sum() for p in parts) / len(x)
+
+
+def mean_of_batches(network, x, y, size):
+    parts = [slice(k, k + size) for k in range(0, len(x), size)]
+    return np.mean([in_use(network, x[p], y[p], size) for p in parts])
+
+
+ANSWERS = [
+    (on_moments.images, lambda x: moments(x)[:2], "Correct. 60 values"),
+    (on_moments.images, lambda x: None, "returns nothing"),
+    (on_moments.images, lambda x: x.mean(), "Return 2 arrays"),
+    (
+        on_moments.images,
+        lambda x: (x.mean(0), x.var(0)),
+        r"shape (2,); yours has (4, 3, 2)",
+    ),
+    (
+        on_moments.images,
+        lambda x: (x.mean(OVER_IMAGE) + 1, x.var(OVER_IMAGE)),
+        "mean is off",
+    ),
+    (
+        on_moments.images,
+        lambda x: (x.mean(OVER_IMAGE), x.std(OVER_IMAGE)),
+        "leave out the root",
+    ),
+    (
+        on_moments.images,
+        lambda x: (x.mean(OVER_IMAGE), x.var(OVER_IMAGE, ddof=1)),
+        "m - 1",
+    ),
+    (
+        on_moments.images,
+        lambda x: (x.mean(OVER_IMAGE), x.mean(OVER_IMAGE)),
+        "variance is not",
+    ),
+    (on_moments.images, lambda x: x.no_such_thing, "raised AttributeError"),
+    (on_moments.stable, lambda x: moments(x).variance, "Correct. Right up to"),
+    (on_moments.stable, ONE_PASS, "still rounded"),
+    (on_moments.stable, lambda x: x.var(axis=0), "still rounded"),
+    (on_moments.pool, lambda *parts: _pooled(*parts), "Correct. The same"),
+    (on_moments.pool, averaged_variances, "distance between the means"),
+    (
+        on_moments.pool,
+        lambda ma, va, na, mb, vb, nb: ((ma + mb) / 2, va),
+        "same weight",
+    ),
+    (on_moments.pool, lambda ma, va, na, mb, vb, nb: (ma, va), "mean is off"),
+    (on_moments.pool, lambda *p: (_pooled(*p)[0], p[1]), "within plus spread between"),
+    (on_transform.undo, lambda m, v, e: (np.sqrt(v + e), m), "Correct. The network"),
+    (on_transform.undo, lambda m, v, e: (np.sqrt(v), m), "variance + epsilon"),
+    (on_transform.undo, lambda m, v, e: (np.sqrt(v + e), -m), "beta is off"),
+    (on_transform.undo, lambda m, v, e: (1 / np.sqrt(v + e), m), "undo the division"),
+    (on_transform.farthest, [0] * 9 + [1], "Correct. sqrt"),
+    (on_transform.farthest, [1] * 10, "All ten are equal"),
+    (on_transform.farthest, list(range(10)), "normalises to 1.57"),
+    (on_transform.farthest, [0, 1], "yours holds 2"),
+    (on_transform.dead_parameters, 512, "Correct. The 512 biases"),
+    (on_transform.dead_parameters, 4096 * 512, "kernel"),
+    (on_transform.dead_parameters, 1024, "layer before it"),
+    (on_transform.dead_parameters, 7, "Which of"),
+    (on_transform.dead_parameters, ..., "where the ... stands"),
+    # gradient
+    (on_gradient.mean_only, lambda g: g - g.mean(0), "Correct. What all"),
+    (on_gradient.mean_only, lambda g: None, "returns nothing"),
+    (on_gradient.mean_only, lambda g: g, "own road alone"),
+    (on_gradient.mean_only, lambda g: g - g.sum(0), "does each x get"),
+    (on_gradient.mean_only, lambda g: g - g.mean(), "over the channels"),
+    (on_gradient.mean_only, lambda g: 0 * g, "Then add"),
+    (on_gradient.backward, backward, "Correct. Three gradients"),
+    (on_gradient.backward, lambda *a: None, "returns nothing"),
+    (on_gradient.backward, lambda *a: a[0], "Return 3 arrays"),
+    (on_gradient.backward, lambda *a: backward(*a, 0, 0), "own road alone"),
+    (on_gradient.backward, lambda *a: backward(*a, 0), "the mean is missing"),
+    (on_gradient.backward, lambda *a: backward(*a, 1, 0), "the variance is missing"),
+    (on_gradient.backward, lambda *a: backward(*a, root=0), "divided by the root"),
+    (on_gradient.backward, spoilt(lambda x, g, b, k: (x / k, g, b)), "lacks gamma"),
+    (on_gradient.backward, spoilt(lambda x, g, b, k: (-x, g, b)), "grad_x is not"),
+    (on_gradient.backward, spoilt(lambda x, g, b, k: (x, b, g)), "swapped"),
+    (
+        on_gradient.backward,
+        spoilt(lambda x, g, b, k: (x, g, b / 7)),
+        "grad_beta is off",
+    ),
+    (on_gradient.backward, spoilt(lambda x, g, b, k: (x, k, b)), "grad_gamma is off"),
+    (on_gradient.swallowed, [0, 2, 4, 6, 8], "Correct. A shift plus"),
+    (on_gradient.swallowed, [1, 1, 1, 1, 1], "the text had them"),
+    (on_gradient.swallowed, [1, 0, 0, 0, 0], "0.283 reaches x"),
+    (on_gradient.swallowed, [1, 2], "yours are 2"),
+    # axes
+    (on_axes.count, 32 * 28 * 28, "Correct. 32 examples"),
+    (on_axes.count, 16, "how many means"),
+    (on_axes.count, 28 * 28, "one map"),
+    (on_axes.count, 32 * 16 * 28, "channels are second"),
+    (on_axes.count, 7, "Multiply"),
+    (on_axes.channels_first, first, "Correct. Dense"),
+    (on_axes.channels_first, lambda *a: None, "returns nothing"),
+    (on_axes.channels_first, lambda *a: first(*a, epsilon=0), "where is epsilon"),
+    (
+        on_axes.channels_first,
+        lambda x, g, b: g * (x - x.mean(0)) / np.sqrt(x.var(0) + 1e-3) + b,
+        "For shape (7, 3, 5) your code raised ValueError",
+    ),
+    (
+        on_axes.channels_first,
+        lambda x, g, b: first(x, g, b) if x.ndim < 5 else x,
+        "fails for shape (7, 3, 5, 2, 4)",
+    ),
+    (on_axes.instance, (0, -1), "Correct. One mean"),
+    (on_axes.instance, [3, 0], "Correct. One mean"),
+    (on_axes.instance, -1, "batch norm"),
+    (on_axes.instance, 0, "channels of an example"),
+    (on_axes.instance, (1, 2), "averages over axes (0, 3)"),
+    (on_axes.instance, (1, 9), "raised ValueError"),
+    # population
+    (on_population.steps, lambda m, s: int(np.log(s) / np.log(m)) + 1, "Correct. 459"),
+    (on_population.steps, lambda m, s: None, "returns nothing"),
+    (on_population.steps, lambda m, s: 1 / (1 - m), "a third is left"),
+    (on_population.steps, lambda m, s: int(np.log(s) / np.log(m)), "one step early"),
+    (on_population.steps, lambda m, s: int(np.log(s) / np.log(m)) + 2, "step late"),
+    (on_population.steps, lambda m, s: 7, "Take logarithms"),
+    (
+        on_population.debias,
+        lambda x, m: averaged(x, m) / (1 - m ** len(x)),
+        "Correct. The weights",
+    ),
+    (on_population.debias, lambda x, m: None, "returns nothing"),
+    (on_population.debias, averaged, "59 % of it"),
+    (on_population.debias, lambda x, m: averaged(x, m) / (1 - m), "not 1 - momentum^t"),
+    (on_population.debias, lambda x, m: np.mean(x), "plain average of all"),
+    (on_population.debias, lambda x, m: averaged(x, m, x[0]), "nine times"),
+    (on_population.debias, lambda x, m: averaged(x[1:], m, x[0]), "nine times"),
+    (on_population.debias, lambda x, m: x[-1], "what is not the start"),
+    (on_population.choose, 0.98, "Correct. 2.3e-03"),
+    (on_population.choose, 0.99, "Forget faster"),
+    (on_population.choose, 0.9, "Forget more slowly"),
+    (on_population.choose, 99, "less than 1"),
+    # layer
+    (on_layer.alone, 3, "Correct. Beta"),
+    (on_layer.alone, [[3.0]], "Correct. Beta"),
+    (on_layer.alone, 17, "Normalise first"),
+    (on_layer.alone, 0, "scale and shift"),
+    (on_layer.alone, 5, "Work out the mean"),
+    (on_layer.evaluate, in_use, "Correct. The same"),
+    (on_layer.evaluate, lambda n, x, y, size: None, "returns nothing"),
+    (
+        on_layer.evaluate,
+        lambda *a: in_use(*a, training=True),
+        "changed the population",
+    ),
+    (
+        on_layer.evaluate,
+        lambda *a: in_use(*a, training=True, update=False),
+        "Whose statistics",
+    ),
+    (on_layer.evaluate, lambda n, x, y, size: 0.5, "You found 0.5"),
+    (on_layer.evaluate, mean_of_batches, "10, 10 and 3"),
+    (
+        on_layer.diagnose,
+        ["Underfitting", "statistics", "overfitting"],
+        "Correct. B is cured",
+    ),
+    (on_layer.diagnose, ["overfitting"] * 3, "A: it is bad"),
+    (on_layer.diagnose, ["underfitting", "overfitting", "overfitting"], "B: compare"),
+    (on_layer.diagnose, ["underfitting", "statistics", "statistics"], "C: it is"),
+    (on_layer.diagnose, ["statistics", "bad luck"], "three words"),
+    # network
+    (on_network.standardise, lambda a, b: _scaled(a, b, a), "Correct. One map"),
+    (on_network.standardise, lambda a, b: None, "returns nothing"),
+    (on_network.standardise, lambda a, b: a, "Return 2 arrays"),
+    (
+        on_network.standardise,
+        lambda a, b: (_scaled(a, b, a)[0], _scaled(a, b, b)[1]),
+        "scale of its own",
+    ),
+    (
+        on_network.standardise,
+        lambda a, b: (_scaled(a, b, a)[0], b),
+        "test data need the same map",
+    ),
+    (
+        on_network.standardise,
+        lambda a, b: [(x - a.mean()) / a.std() for x in (a, b)],
+        "Each column has",
+    ),
+    (
+        on_network.standardise,
+        lambda a, b: [(x - a.mean(0)) / a.var(0) for x in (a, b)],
+        "not by the variance",
+    ),
+    (on_network.standardise, lambda a, b: (a, b), "leave with mean 0"),
+    (on_network.steady, np.sqrt(2 / 30), "Correct. The square root of 2/30"),
+    (on_network.steady, 1, "by about 3.87"),
+    (on_network.steady, np.sqrt(1 / 30), "by about 0.707"),
+    (on_network.steady, -1, "positive"),
+    (on_network.dead, lambda y: (y == 0).all(axis=0).sum(), "Correct. And it tells"),
+    (on_network.dead, lambda y: (~(y > 0).any(axis=0)).sum(), "It is not dead"),
+    (on_network.dead, lambda y: (y == 0).any(axis=0).sum(), "what ReLU is for"),
+    (on_network.dead, lambda y: (y == 0).all(axis=1).sum(), "Two of the five"),
+    (on_network.dead, lambda y: (y == 0).all(axis=0), "Return one number"),
+    (on_network.dead, lambda y: 2 if np.isfinite(y).all() else 0, "until one unit"),
+    # parameters
+    (on_parameters.channels, 128, "Correct. A moving mean"),
+    (on_parameters.channels, 256, "more than one number"),
+    (on_parameters.channels, 64, "not all of its parameters"),
+    (on_parameters.channels, 512, "four vectors"),
+    (on_parameters.fold, lambda *a: fold(*a[:-1], epsilon=a[-1]), "Correct. With"),
+    (on_parameters.fold, lambda *a: None, "return two arrays"),
+    (on_parameters.fold, lambda *a: fold(*a[:-1], epsilon=0), "where is epsilon"),
+    (
+        on_parameters.fold,
+        lambda k, b, m, v, g, beta, e: (k * g / (v + e), b),
+        "divides by the root",
+    ),
+    (on_parameters.fold, lambda k, b, *rest: (k, b), "kernel is off"),
+    (
+        on_parameters.fold,
+        lambda *a: fold(a[0], None, *a[2:-1], epsilon=a[-1]),
+        "scales it like the rest",
+    ),
+    (
+        on_parameters.fold,
+        lambda *a: _fold_then_add(*a),
+        "goes through batch norm too",
+    ),
+    (
+        on_parameters.fold,
+        lambda *a: (fold(*a[:-1], epsilon=a[-1])[0], a[1]),
+        "what becomes of x = 0",
+    ),
+    (
+        on_parameters.forward,
+        lambda m, s, k, b: (m[:, None] * k, b + s @ k),
+        "Correct. This holds",
+    ),
+    (
+        on_parameters.forward,
+        lambda m, s, k, b: (m[:, None] * k, b),
+        "shift is an input",
+    ),
+    (
+        on_parameters.forward,
+        lambda m, s, k, b: (m[:, None] * k, b + m @ k),
+        "send the shift through",
+    ),
+    (on_parameters.forward, lambda m, s, k, b: (k, b), "kernel's rows"),
+    (on_parameters.forward, lambda m, s, k, b: (k, s), "bias should have shape (3,)"),
+    # conventions
+    (
+        on_conventions.momentum,
+        lambda theirs: None if theirs is None else 1 - theirs,
+        "Correct. It matters",
+    ),
+    (on_conventions.momentum, lambda theirs: None, "returns nothing"),
+    (on_conventions.momentum, lambda theirs: theirs, "weight of the new value"),
+    (on_conventions.momentum, lambda theirs: 9 * theirs, "their sum"),
+    (on_conventions.momentum, lambda theirs: 1 - (theirs or 0), "becomes of None"),
+    (on_conventions.caffe, lambda m, v, w: _divided(m, v, w), "Correct. As Caffe"),
+    (on_conventions.caffe, lambda m, v, w: None, "returns nothing"),
+    (on_conventions.caffe, lambda m, v, w: (m, v), "what was their weight"),
+    (on_conventions.caffe, lambda m, v, w: (m / w, v / w**2), "divided by the factor"),
+    (on_conventions.caffe, lambda m, v, w: (m / w, v / w), "factor 0"),
+    (
+        on_conventions.without_gamma,
+        lambda g, b, k: (b / g, g[:, None] * k),
+        "Correct. For a negative",
+    ),
+    (on_conventions.without_gamma, lambda g, b, k: None, "return two arrays"),
+    (on_conventions.without_gamma, lambda g, b, k: (b, g[:, None] * k), "Beta changes"),
+    (on_conventions.without_gamma, lambda g, b, k: (b * g, k), "Beta is off"),
+    (on_conventions.without_gamma, lambda g, b, k: (b / g, k), "rows are its inputs"),
+    # tf_ops
+    (on_tf_ops.biased, lambda v, n: v * (n - 1) / n, "Correct. The same"),
+    (on_tf_ops.biased, lambda v, n: 1.25, "shape ()"),
+    (on_tf_ops.biased, lambda v, n: v, "Which factor"),
+    (on_tf_ops.biased, lambda v, n: v * n / (n - 1), "take it out"),
+    (on_tf_ops.biased, lambda v, n: v / n, "5/4"),
+    (on_tf_ops.biased, lambda v, n: 0.75 * v - (n == 1), "One value has variance 0"),
+    (on_tf_ops.old_call, lambda t, m, v, b, g: _used(t, m, v, 1, b), "Correct. With"),
+    (on_tf_ops.old_call, lambda t, *a: 0, "has ()"),
+    (on_tf_ops.old_call, lambda t, m, v, b, g: _used(t, m, v, g, b), "is gamma used"),
+    (on_tf_ops.old_call, lambda t, m, v, b, g: _used(t, m, v, b, g), "has beta first"),
+    (on_tf_ops.old_call, lambda t, m, v, b, g: _used(t, m, v, 1, g), "offset is beta"),
+    (on_tf_ops.old_call, lambda t, *a: t, "then add beta"),
+    (on_tf_ops.channels_first, first, "Correct. Width"),
+    (on_tf_ops.channels_first, lambda x, g, b: x.mean(), "has ()"),
+    (
+        on_tf_ops.channels_first,
+        lambda x, g, b: batch_norm(x, g, b)[0],
+        "channels are axis 1",
+    ),
+    (
+        on_tf_ops.channels_first,
+        lambda x, g, b: batch_norm(x, axis=1)[0] * g + b,
+        "lie along axis 1",
+    ),
+    (on_tf_ops.channels_first, lambda x, g, b: x, "Which axes"),
+    # keras
+    (on_replicas.pool, lambda m, v, n: _pool(m, v, n), "Correct. The spread within"),
+    (on_replicas.pool, lambda m, v, n: (m.mean(0), v.mean(0)), "count alike"),
+    (on_replicas.pool, lambda m, v, n: (m.max(0), v.mean(0)), "weigh by the counts"),
+    (
+        on_replicas.pool,
+        lambda m, v, n: [np.average(a, axis=0, weights=n) for a in (m, v)],
+        "your variance does not know",
+    ),
+    (on_replicas.pool, lambda m, v, n: (_pool(m, v, n)[0], v[0]), "The mean is right"),
+    (on_replicas.shares, lambda losses, n: losses.sum() / n, "Correct. The sum"),
+    (on_replicas.shares, lambda losses, n: losses / n, "Return one number"),
+    (on_replicas.shares, lambda losses, n: losses.mean(), "too large"),
+    (on_replicas.shares, lambda losses, n: losses.mean() / 3, "counts three times"),
+    (on_replicas.shares, lambda losses, n: losses.sum(), "add up to 30"),
+    (on_replicas.exchange, lambda c, n: 1 + 2 * c, "Correct. A count"),
+    (on_replicas.exchange, lambda c, n: c * n, "does not depend"),
+    (on_replicas.exchange, lambda c, n: c, "and what else"),
+    (on_replicas.exchange, lambda c, n: 2 * c, "how many examples stand"),
+    (on_replicas.exchange, lambda c, n: 3 * c, "three things"),
+    (on_keras.freeze, lambda m: _freeze(m), "Correct. Both"),
+    (on_keras.freeze, lambda m: None, "still trainable"),
+    (on_keras.freeze, lambda m: _freeze(m, deep=False), "Look into it"),
+    (on_keras.freeze, lambda m: setattr(m, "trainable", False), "freeze batch norm"),
+    (
+        on_keras.freeze,
+        lambda m: setattr(m.layers[1].layers[1], "trainable", False),
+        "the one outside is not",
+    ),
+    (on_keras.shared, (4, 29), "Correct. 4 within"),
+    (on_keras.shared, (29, 29), "one stream at a time"),
+    (on_keras.shared, (4, 4), "between the streams"),
+    (on_keras.shared, (29, 4), "swapped"),
+    (on_keras.shared, (4, 104), "variance of the two means"),
+    (on_keras.shared, 4, "two numbers"),
+]
+
+
+def _used(x, mean, variance, gamma, beta):
+    return (x - mean) / np.sqrt(variance + 1e-3) * gamma + beta
+
+
+def _freeze(model, deep=True):
+    for layer in model.layers:
+        if hasattr(layer, "layers") and deep:
+            _freeze(layer)
+        elif "BatchNorm" in type(layer).__name__:
+            layer.trainable = False
+
+
+def _pooled(mean_a, variance_a, n_a, mean_b, variance_b, n_b):
+    from bnlib import Moments
+
+    return merge_moments(
+        [Moments(mean_a, variance_a, n_a), Moments(mean_b, variance_b, n_b)]
+    )[:2]
+
+
+def _pool(means, variances, counts):
+    mean = np.average(means, axis=0, weights=counts)
+    return mean, np.average(variances + (means - mean) ** 2, axis=0, weights=counts)
+
+
+def _divided(sum_mean, sum_variance, factor):
+    share = 0 if factor == 0 else 1 / factor
+    return sum_mean * share, sum_variance * share
+
+
+def _scaled(train, test, by):
+    return [(x - by.mean(axis=0)) / by.std(axis=0) for x in (train, test)]
+
+
+def _fold_then_add(kernel, bias, *batch_norm, epsilon=0.1):
+    kernel, shift = fold(kernel, None, *batch_norm[:-1], epsilon=epsilon)
+    return kernel, shift + bias
+
+
+@pytest.mark.parametrize(("check", "answer", "feedback"), ANSWERS)
+def test_feedback(check, answer, feedback, capsys):
+    assert check(answer) is None
+    printed = capsys.readouterr().out
+    assert feedback in printed
+    assert printed.startswith(
+        "Correct." if feedback.startswith("Correct") else "Not yet."
+    )
+
+
+def test_every_checker_has_a_right_and_a_wrong_answer_here():
+    for module in (
+        on_axes,
+        on_conventions,
+        on_gradient,
+        on_keras,
+        on_layer,
+        on_moments,
+        on_network,
+        on_parameters,
+        on_population,
+        on_replicas,
+        on_tf_ops,
+        on_transform,
+    ):
+        for name in module.__all__:
+            verdicts = {
+                f.startswith("Correct")
+                for check, _, f in ANSWERS
+                if check is getattr(module, name)
+            }
+            assert verdicts == {True, False}, name

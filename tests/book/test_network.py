@@ -1,0 +1,151 @@
+"""The tiny network: its gradients, its losses, and that it learns."""
+
+import numpy as np
+import pytest
+
+from bnlib import BatchNorm
+from bnlib.book.data import digits
+from bnlib.book.network import (
+    ACTIVATIONS,
+    Activation,
+    Dense,
+    Network,
+    softmax_cross_entropy,
+    squared_error,
+    train,
+)
+
+
+def small(activation, norm, seed=0):
+    rng = np.random.default_rng(seed)
+    layers = [Dense(5, 7, rng, bias=None if norm else 0.1)]
+    layers += [BatchNorm(7)] * norm + [Activation(activation), Dense(7, 3, rng)]
+    return Network(layers)
+
+
+@pytest.mark.parametrize("norm", [False, True])
+@pytest.mark.parametrize("activation", sorted(ACTIVATIONS))
+@pytest.mark.parametrize("loss", [softmax_cross_entropy, squared_error])
+def test_every_gradient_by_central_differences(activation, norm, loss):
+    rng = np.random.default_rng(1)
+    x = rng.normal(1, 2, (11, 5))
+    y = (
+        rng.integers(0, 3, 11)
+        if loss is softmax_cross_entropy
+        else rng.normal(size=(11, 3))
+    )
+    network = small(activation, norm)
+
+    def value():
+        return loss(network(x, training=True, update=False), y)[0]
+
+    grad_x = network.backward(loss(network(x, training=True, update=False), y)[1])
+    checks = [
+        (layer.parameters[n], layer.gradients[n])
+        for layer in network.layers
+        for n in layer.parameters
+    ]
+    gradients = [(array, gradient.copy()) for array, gradient in checks] + [(x, grad_x)]
+    for array, gradient in gradients:
+        direction, kept, step = rng.normal(size=array.shape), array.copy(), 1e-6
+        array += step * direction
+        up = value()
+        array[...] = kept - step * direction
+        down = value()
+        array[...] = kept
+        assert np.sum(gradient * direction) == pytest.approx(
+            (up - down) / (2 * step), rel=2e-5, abs=1e-8
+        )
+
+
+def test_cross_entropy_is_stable_for_huge_logits():
+    loss, grad = softmax_cross_entropy(
+        np.array([[1e4, 0.0], [0.0, 1e4]]), np.array([0, 0])
+    )
+    assert loss == pytest.approx(5e3)
+    assert np.all(np.isfinite(grad))
+
+
+def test_cross_entropy_of_no_idea_is_ln_c():
+    assert softmax_cross_entropy(np.zeros((4, 10)), np.arange(4))[0] == pytest.approx(
+        np.log(10)
+    )
+
+
+def test_it_learns_the_digits_with_and_without_batch_norm():
+    data = digits().flat
+    x, x_test = data.x_train / 16, data.x_test / 16
+    for norm in (False, True):
+        rng = np.random.default_rng(0)
+        layers = [
+            Dense(64, 32, rng),
+            *([BatchNorm(32, momentum=0.9)] if norm else []),
+            Activation("tanh"),
+        ]
+        network = Network([*layers, Dense(32, 10, rng)])
+        losses = train(
+            network,
+            x,
+            data.y_train,
+            softmax_cross_entropy,
+            rate=0.5,
+            steps=200,
+            batch=64,
+        )
+        predicted = network(x_test, training=False).argmax(axis=1)
+        assert np.mean(predicted == data.y_test) > 0.9
+        assert losses[-20:].mean() < 0.3 * losses[:5].mean()
+        assert len(network.norms) == norm
+
+
+def test_the_same_seed_gives_the_same_run():
+    data = digits().flat
+    runs = []
+    for _ in range(2):
+        network = Network([Dense(64, 10, np.random.default_rng(3))])
+        runs.append(
+            train(
+                network,
+                data.x_train / 16,
+                data.y_train,
+                softmax_cross_entropy,
+                rate=0.1,
+                steps=30,
+                batch=50,
+                seed=4,
+            )
+        )
+    np.testing.assert_array_equal(*runs)
+
+
+def test_batches_visit_every_example_once_an_epoch():
+    from bnlib.book.network import _batches
+
+    order = _batches(12, 4, np.random.default_rng(0))
+    epoch = np.concatenate([next(order) for _ in range(3)])
+    assert sorted(epoch) == list(range(12))
+
+
+def test_update_false_reaches_the_batch_norm_layers():
+    network = small("tanh", norm=True)
+    x = np.random.default_rng(1).normal(size=(8, 5))
+    network(x, training=True, update=False)
+    assert network.norms[0].population.updates == 0
+    outputs = network.outputs(x, training=True)
+    assert network.norms[0].population.updates == 1
+    assert [o.shape[1] for o in outputs] == [7, 7, 7, 3]
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda: Activation("gelu"), "one of .*got 'gelu'"),
+        (
+            lambda: train(None, np.ones((3, 1)), None, None, rate=1, steps=1, batch=4),
+            "at most the 3",
+        ),
+    ],
+)
+def test_bad_input_is_refused(call, words):
+    with pytest.raises(ValueError, match=words):
+        call()

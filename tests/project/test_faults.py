@@ -1,0 +1,495 @@
+"""The tests are tested: each planted fault must turn a named test red.
+
+A fault is one small, believable edit of the library. It is made in memory, never in the tree: see
+planting.py.
+"""
+
+import pytest
+from planting import outcome
+
+# How a test says that something is wrong. Any other exception, or one outside of the test's body,
+# would be a fault that breaks the code, not one that a test has found; but for these three.
+RED = {"AssertionError", "Failed"}
+BREAKS = {
+    "the input is overwritten": "ValueError",  # it is read-only
+    "the layer forgets its statistics": "TypeError",  # the test takes `moments` away
+    "keras: wrong axis": "ValueError",  # gamma does not fit
+}
+
+# name: (file, text in it, what the fault makes of it, the test that must catch it)
+FAULTS = {
+    "one-pass variance": (
+        "moments.py",
+        "average((centred - residue) ** 2, where.axes, share)",
+        "average(x.astype('f4') ** 2, where.axes, share) - mean**2",
+        "test_moments.py::test_mean_and_variance_to_1e_6_of_the_exact_value",
+    ),
+    "Bessel's variance": (
+        "moments.py",
+        "variance.reshape(channels), count)",
+        "variance.reshape(channels) * count / max(count - 1, 1), count)",
+        "test_moments.py::test_against_the_loop",
+    ),
+    "sums in float32": (
+        "_checks.py",
+        "return np.result_type(dtype, np.float64)",
+        "return np.result_type(dtype, np.float32)",
+        "test_moments.py::test_mean_and_variance_to_1e_6_of_the_exact_value",
+    ),
+    "no correction of the mean": (
+        "moments.py",
+        "(centred - residue) ** 2",
+        "centred ** 2",
+        "test_moments.py::test_mean_and_variance_to_1e_6_of_the_exact_value",
+    ),
+    "wrong axis": (
+        "axes.py",
+        "if a not in kept),\n        channels",
+        "if a != 1),\n        channels",
+        "test_axes.py::test_each_rank_and_layout",
+    ),
+    "variances averaged": (
+        "moments.py",
+        "within.mean + between.variance",
+        "within.mean",
+        "test_moments.py::test_averaging_the_variances_would_forget_the_spread_between_parts",
+    ),
+    "parts weighed alike": (
+        "moments.py",
+        "between = moments(means, axis=kept, weights=counts)",
+        "between = moments(means, axis=kept)",
+        "test_moments.py::test_any_split_merges_to_the_same_moments",
+    ),
+    "NaN leaks through the mask": (
+        "moments.py",
+        "x = np.where(share > 0, x, 0)",
+        "pass",
+        "test_moments.py::test_a_mask_hides_whatever_lies_under_it",
+    ),
+    "epsilon outside the root": (
+        "transform.py",
+        "1 / np.sqrt(variance.astype(wide(variance.dtype)) + as_epsilon(epsilon))",
+        "1 / (np.sqrt(variance.astype(wide(variance.dtype))) + as_epsilon(epsilon))",
+        "test_transform.py::test_batch_norm_against_the_loop",
+    ),
+    "x*inv + shift": (
+        "transform.py",
+        "(x - mean.astype(wide(x.dtype))) * inverse",
+        "x * inverse.astype('f4') - (mean * inverse).astype('f4')",
+        "test_transform.py::test_output_is_right_for_every_hard_row",
+    ),
+    "gamma and beta swapped": (
+        "transform.py",
+        "scale_and_shift(x_hat, gamma, beta, axis=axis)",
+        "scale_and_shift(x_hat, beta, gamma, axis=axis)",
+        "test_transform.py::test_batch_norm_against_the_loop",
+    ),
+    "gamma broadcasts silently": (
+        "_checks.py",
+        "if array.shape != where.channels:",
+        "if False:",
+        "test_transform.py::test_bad_input_is_refused",
+    ),
+    "the input is overwritten": (
+        "transform.py",
+        "y = x_hat.astype(wide(x_hat.dtype))",
+        "y = x_hat",
+        "test_transform.py::test_inputs_are_never_modified_and_never_shared",
+    ),
+    "statistics detached from the gradient": (
+        "gradient.py",
+        "grad_x = grad_y - share * (grad_beta + x_hat * grad_gamma)",
+        "grad_x = grad_y * 1.0",
+        "test_gradient.py::test_central_differences_in_random_directions",
+    ),
+    "the road through the mean is missing": (
+        "gradient.py",
+        "grad_x = grad_y - share * (grad_beta + x_hat * grad_gamma)",
+        "grad_x = grad_y - share * (x_hat * grad_gamma)",
+        "test_gradient.py::test_the_gradient_sums_to_zero_over_the_batch",
+    ),
+    "the road through the variance is missing": (
+        "gradient.py",
+        "grad_x = grad_y - share * (grad_beta + x_hat * grad_gamma)",
+        "grad_x = grad_y - share * grad_beta",
+        "test_gradient.py::test_the_gradient_is_orthogonal_to_x_hat_as_epsilon_goes_to_0",
+    ),
+    "a step of the graph is skipped": (
+        "gradient.py",
+        "2 * centred * grad_squares",
+        "centred * grad_squares",
+        "test_gradient.py::test_the_nine_steps_equal_the_closed_form",
+    ),
+    "the gradient of the mean is dropped": (
+        "gradient.py",
+        "if grad_mean is not None:",
+        "if False:",
+        "test_gradient.py::test_weighted_and_through_the_returned_statistics",
+    ),
+    "momentum flipped": (
+        "population.py",
+        "return 1 - self.momentum",
+        "return self.momentum",
+        "test_population.py::test_exponential_is_the_recurrence_of_keras",
+    ),
+    "Bessel swapped": (
+        "population.py",
+        "batch.count / (batch.count - 1) if self.bessel else 1",
+        "1 if self.bessel else batch.count / max(batch.count - 1, 1)",
+        "test_population.py::test_bessel_multiplies_each_batch_by_m_over_m_minus_1",
+    ),
+    "debiasing forgotten": (
+        "population.py",
+        "(1 - self.momentum) / (1 - self.momentum**t)",
+        "1 - self.momentum",
+        "test_population.py::test_debiased_is_the_average_from_zero_divided_by_what_it_has_seen",
+    ),
+    "a NaN gets into the memory": (
+        "_checks.py",
+        "if not np.all(np.isfinite(value)):",
+        "if False:",
+        "test_population.py::test_a_nan_is_refused_and_nothing_is_lost",
+    ),
+    "the memory is updated at test time": (
+        "layer.py",
+        "if training and update:",
+        "if update:",
+        "test_layer.py::test_inference_uses_the_population_and_leaves_it_alone",
+    ),
+    "update=False updates": (
+        "layer.py",
+        "if training and update:",
+        "if training:",
+        "test_layer.py::test_update_false_looks_without_touching",
+    ),
+    "inference backward in training": (
+        "layer.py",
+        "        if training:\n            known",
+        "        if not training:\n            known",
+        "test_layer.py::test_backward_in_the_mode_of_the_forward_pass",
+    ),
+    "epsilon forgotten in folding": (
+        "parameters.py",
+        " + as_epsilon(epsilon))",
+        ")",
+        "test_parameters.py::test_dense",
+    ),
+    "the bias is not scaled in folding": (
+        "parameters.py",
+        "(bias * multiplier + shift).astype",
+        "(bias + shift).astype",
+        "test_parameters.py::test_convolution",
+    ),
+    "fast: a doubtful channel is believed": (
+        "blocks/__init__.py",
+        "    if doubt.any():",
+        "    if False:",
+        "test_blocks.py::test_doubtful_channels_are_summed_again",
+    ),
+    "fast: a pilot two deviations off is believed": (
+        "blocks/__init__.py",
+        "return distance * distance > variance",
+        "return distance * distance > 4 * variance",
+        "test_blocks.py::test_a_mean_about_as_large_as_the_deviation",
+    ),
+    "fast: the rest of the mean is dropped": (
+        "blocks/__init__.py",
+        "+ low * slope",
+        "",
+        "test_blocks.py::test_fast_equals_clear",
+    ),
+    "fast: float32 all the way": (
+        "blocks/_numpy.py",
+        "HIGH = 16",
+        "HIGH = 4096",
+        "test_blocks.py::test_float32_sums_of_two_levels",
+    ),
+    "fast: long dot products": (
+        "blocks/_numpy.py",
+        "return self.sum(np.multiply(part, other, out=products))",
+        'return np.einsum("eca,eca->ec", part, other).sum(axis=0)',
+        "test_blocks.py::test_float32_sums_of_two_levels",
+    ),
+    "fast: the last narrow rows are forgotten": (
+        "blocks/_numpy.py",
+        "if body < size else []",
+        "if size < body else []",
+        "test_blocks.py::test_fast_equals_clear",
+    ),
+    "fast: a share of blocks is skipped": (
+        "blocks/_numpy.py",
+        "itertools.pairwise(cuts[1:])",
+        "itertools.pairwise(cuts[2:])",
+        "test_blocks.py::test_the_number_of_threads_changes_no_bit[many blocks-numpy]",
+    ),
+    "fast: the gradient forgets the road through the variance": (
+        "blocks/__init__.py",
+        "(gamma * inverse**3 * product - ",
+        "(0 * product - ",
+        "test_blocks.py::test_fast_equals_clear",
+    ),
+    "known statistics are ignored": (
+        "gradient.py",
+        "if statistics is None else tuple(statistics[:2])",
+        "if True else tuple(statistics[:2])",
+        "test_gradient.py::test_known_statistics_are_used",
+    ),
+    "the layer forgets its statistics": (
+        "layer.py",
+        '"statistics": batch}',
+        '"statistics": None}',
+        "test_layer.py::test_backward_takes_no_statistics_a_second_time",
+    ),
+    "fast: the rest of a known mean is dropped": (
+        "blocks/__init__.py",
+        "product - low * total",
+        "product",
+        "test_blocks.py::test_known_statistics_in_every_engine",
+    ),
+    "fast: extremes are not handed back": (
+        "blocks/__init__.py",
+        "np.fmax.reduce(np.abs(mean))) > high",
+        "np.fmax.reduce(np.abs(mean))) > np.inf",
+        "test_blocks.py::test_statistics_near_the_ends_of_the_range",
+    ),
+}
+
+
+AGAINST, OWN, THEIRS = "test_keras_against.py", "test_keras.py", "test_keras_faults.py"
+A_STEP = f"{AGAINST}::test_steps_of_every_rank_axis_and_dtype"
+MODES = f"{AGAINST}::test_training_and_trainable"
+LAYER, MEMORY = "keras/layer.py", "keras/_population.py"
+
+# The same for what needs TensorFlow; all are run in one process
+TENSOR_FAULTS = {
+    "keras: Bessel swapped": (
+        MEMORY,
+        "if layer.bessel:",
+        "if not layer.bessel:",
+        f"{OWN}::test_the_population_is_that_of_the_core[settings0-<lambda>-True]",
+    ),
+    "keras: momentum flipped": (
+        MEMORY,
+        "if updates is None:\n            return 1 - momentum",
+        "if updates is None:\n            return momentum",
+        f"{AGAINST}::test_stateless_calls",
+    ),
+    "keras: one value is counted": (
+        MEMORY,
+        "most > 1",
+        "most > 0",
+        f"{OWN}::test_one_value_leaves_no_trace_of_the_first_variance",
+    ),
+    "keras: a momentum of float32": (
+        MEMORY,
+        "if tf.is_tensor(rate):",
+        "if True:",
+        f"{A_STEP}[0-float64]",
+    ),
+    "keras: an empty batch is blended in": (
+        MEMORY,
+        "if count >= least:",
+        "if True:",
+        f"{OWN}::test_a_batch_of_nothing_leaves_the_statistics_alone[empty-settings0]",
+    ),
+    "keras: a masked batch is blended in": (
+        MEMORY,
+        "tf.cast(count, tf.float64) >= least",
+        "tf.cast(count, tf.float64) >= 0",
+        f"{OWN}::test_a_batch_of_nothing_leaves_the_statistics_alone[masked-settings0]",
+    ),
+    "keras: weights are counted as values": (
+        MEMORY,
+        "seen = tf.reduce_sum(tf.cast(share > 0, tf.float64), where.axes)",
+        "seen = tf.cast(count, tf.float64)",
+        f"{OWN}::test_masks_of_every_kind[small weights-float32]",
+    ),
+    "keras: renorm is not clipped": (
+        MEMORY,
+        "d = d if dmax is None else tf.clip_by_value(d, -dmax, dmax)",
+        "pass",
+        f"{AGAINST}::test_steps_with_renorm[0-float32]",
+    ),
+    "keras: renorm in 16 bits": (
+        LAYER,
+        'x = tf.cast(x, keras.backend.result_type(x.dtype, "float32"))',
+        "pass",
+        f"{AGAINST}::test_steps_with_renorm[0-mixed_float16]",
+    ),
+    "keras: updated in inference": (
+        LAYER,
+        "            vectors = ",
+        "            self._train(x, mask)\n            vectors = ",
+        f"{MODES}[False-True]",
+    ),
+    "keras: updated when frozen": (
+        LAYER,
+        "if training and self.trainable:",
+        "if training:",
+        f"{MODES}[True-False]",
+    ),
+    "keras: gamma and beta swapped": (
+        LAYER,
+        "given = (self.gamma, self.beta)",
+        "given = (self.beta, self.gamma)",
+        f"{A_STEP}[0-float32]",
+    ),
+    "keras: gamma and beta swapped in inference": (
+        LAYER,
+        "self.moving_variance, self.gamma, self.beta",
+        "self.moving_variance, self.beta, self.gamma",
+        f"{A_STEP}[0-float32]",
+    ),
+    "keras: wrong axis": (
+        LAYER,
+        "axis = _options.within(self.axis, x.shape.rank)",
+        "axis = _options.within(-1, x.shape.rank)",
+        f"{AGAINST}::test_what_is_changed_after_building_is_obeyed",
+    ),
+    "keras: epsilon ignored": (
+        LAYER,
+        '"epsilon": self.epsilon',
+        '"epsilon": 1e-3',
+        f"{AGAINST}::test_what_is_changed_after_building_is_obeyed",
+    ),
+    "keras: gamma and beta in the wrong order": (
+        LAYER,
+        '(("gamma", self.scale), ("beta", self.center))',
+        '(("beta", self.center), ("gamma", self.scale))',
+        f"{AGAINST}::test_configs_carry_over[everything]",
+    ),
+    "keras: mean and variance in the wrong order": (
+        LAYER,
+        'for name in ("moving_mean", "moving_variance"):',
+        'for name in ("moving_variance", "moving_mean"):',
+        f"{AGAINST}::test_configs_carry_over[everything]",
+    ),
+    "keras: mask ignored": (
+        LAYER,
+        "shares_of_mask(mask, x, where)",
+        "shares_of_mask(None, x, where)",
+        f"{AGAINST}::test_steps_with_a_mask[0-float32]",
+    ),
+    "keras: not synchronized": (
+        LAYER,
+        "synchronized=self.synchronized,",
+        "synchronized=False,",
+        f"{OWN}::test_synchronized_replicas_are_one_batch",
+    ),
+    "keras: integers rounded": (
+        LAYER,
+        'x = as_floating("inputs", inputs)',
+        "x = inputs if inputs.dtype.is_floating else tf.cast(inputs, tf.float32)",
+        f"{THEIRS}::test_3_15_1_rounds_integers_to_float32",
+    ),
+    "keras: statistics in float16": (
+        "keras/_variables.py",
+        'NARROW = ("float16", "bfloat16")',
+        "NARROW = ()",
+        f"{THEIRS}::test_3_15_1_float16_policy_poisons_the_moving_variance",
+    ),
+    "keras: a regularizer is lost": (
+        "keras/_variables.py",
+        'regularizer=getattr(layer, f"{name}_regularizer")',
+        "regularizer=None",
+        f"{AGAINST}::test_regularizers_initializers_and_constraints",
+    ),
+    "tensors: statistics detached from the gradient": (
+        "tf_ops/_kernels.py",
+        "self._share() * (mean_grad + centred * slope)",
+        "0 * slope",
+        f"{A_STEP}[0-float32]",
+    ),
+    "tensors: the spread between replicas is dropped": (
+        "tf_ops/statistics.py",
+        "variances + tf.square(means - mean)",
+        "variances",
+        f"{OWN}::test_synchronized_replicas_are_one_batch",
+    ),
+    "tensors: the gradient stays on its replica": (
+        "tf_ops/_kernels.py",
+        "map(statistics.all_sum, sums) if self.synchronized else sums",
+        "sums",
+        f"{OWN}::test_synchronized_replicas_are_one_batch",
+    ),
+    "tensors: a mask of Keras is read over the channels": (
+        "tf_ops/_weights.py",
+        "mask[..., tf.newaxis]",
+        "tf.ones_like(mask)[..., tf.newaxis]",
+        f"{OWN}::test_masks_of_every_kind[over the channels, as Keras makes it-float32]",
+    ),
+}
+
+
+ALL = FAULTS | TENSOR_FAULTS
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_planted_fault_is_caught(name):
+    *edit, test = ALL[name]
+    code, ended, said = outcome([test], edit)
+    assert code == 1, f"{test} did not catch {name!r}:\n{said}"
+    ((when, exception),) = ended
+    assert when == "call", said
+    assert exception in (RED if name not in BREAKS else {BREAKS[name]}), said
+
+
+@pytest.mark.parametrize("faults", [FAULTS, TENSOR_FAULTS], ids=["core", "tensors"])
+def test_all_is_green_without_a_fault(faults):
+    """Else the faults above would be caught by anything."""
+    tests = sorted({test for *_, test in faults.values()})
+    edit = ("axes.py", "def layout(", "def layout(")  # imported as a fault is
+    code, ended, said = outcome(tests, edit)
+    assert (code, ended) == (0, []), said
+
+
+# The planter is tested: what it must not take for a fault that was caught
+
+LAYOUT = "test_axes.py::test_each_rank_and_layout"
+
+
+def test_a_harmless_edit_is_not_caught():
+    edit = ("axes.py", "def layout(", "unused = 3\n\n\ndef layout(")
+    assert outcome([LAYOUT], edit)[:2] == (0, [])
+
+
+def test_an_edit_that_breaks_the_import_is_not_caught():
+    code, _, said = outcome([LAYOUT], ("axes.py", "def layout(", "def lay_out("))
+    assert code != 1, said
+    assert "ImportError" in said
+
+
+@pytest.mark.parametrize(
+    ("edit", "error", "words"),
+    [
+        (("axes.py", "no such text", ""), ValueError, "no longer fits axes.py"),
+        (("axes.py", "import", ""), ValueError, "no longer fits axes.py"),  # twice
+        (("axes.py", "def layout(", "def layout"), SyntaxError, "axes.py"),
+    ],
+)
+def test_an_edit_that_cannot_be_planted_is_an_error(edit, error, words):
+    with pytest.raises(error, match=words):
+        outcome([LAYOUT], edit)
+
+
+def test_a_fault_where_the_test_never_looks_is_an_error():
+    edit = ("network.py", "def softmax_cross_entropy(", "def softmax_cross_entropy(")
+    with pytest.raises(RuntimeError, match=r"never imported network\.py"):
+        outcome([LAYOUT], edit)
+
+
+def test_a_fault_is_planted_in_memory_and_nothing_stays():
+    from planting import planted
+
+    import bnlib.axes as real
+
+    text = "def layout("
+    with planted("axes.py", text, "FAULT = True\n\n\ndef layout(") as loader:
+        import bnlib.axes as faulty
+
+        assert loader.used
+        assert faulty.FAULT
+    import bnlib.axes as again
+
+    assert again is real
+    assert not hasattr(again, "FAULT")
