@@ -35,7 +35,7 @@ def as_floating(name, value):
 
 def wide(dtype):
     """Return the dtype in which sums are taken: float64, or longdouble for longdouble."""
-    return np.result_type(dtype, np.float64)
+    return np.promote_types(dtype, np.float64)
 
 
 def as_epsilon(epsilon):
@@ -53,20 +53,18 @@ def as_epsilon(epsilon):
     return float(epsilon)
 
 
-def per_channel(name, value, where, default=None):
+def per_channel(name, value, where):
     """Return `value`, one number per channel, shaped so that it broadcasts against x.
 
     Args:
         name: what to call it in an error.
         value: array of shape `where.channels`.
-        where: the `Layout` of x.
-        default: the number that None stands for, where None is allowed.
+        where: the `Layout` of the channels.
 
     Raises:
-        ValueError: when the shape differs. A silent broadcast of a wrong gamma is a lost day.
+        ValueError: when the shape differs. A gamma of the wrong shape that broadcasts silently
+            costs days.
     """
-    if value is None and default is not None:
-        return np.full(where.broadcast, default)
     array = as_floating(name, value)
     if array.shape != where.channels:
         raise ValueError(
@@ -74,6 +72,22 @@ def per_channel(name, value, where, default=None):
             f"{where.axis}; got shape {array.shape}. Check `axis`, or reshape {name}."
         )
     return array.reshape(where.broadcast)
+
+
+def per_channel_or_none(name, value, where):
+    """Do the same for an argument that may be left out."""
+    return None if value is None else per_channel(name, value, where)
+
+
+def as_variance(value, where):
+    """Return the variance of each channel, which is not negative, shaped to broadcast."""
+    variance = per_channel("variance", value, where)
+    if (variance < 0).any():
+        raise ValueError(
+            f"variance must not be negative; got a minimum of {np.min(variance)}. "
+            "E[x^2] - E[x]^2 does that when it rounds: use bnlib.moments."
+        )
+    return variance
 
 
 def as_momentum(momentum):

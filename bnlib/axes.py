@@ -5,6 +5,7 @@ norm are the same formula with other axes averaged over, so this choice stands a
 function.
 """
 
+import functools
 import operator
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -59,27 +60,32 @@ def layout(
     >>> layout((32, 28, 28, 3), axes=(1, 2)).channels
     (32, 3)
     """
-    ndim = len(shape)
+    shape, ndim = tuple(shape), len(shape)
     if ndim == 0:
         raise ValueError(
             "x must have a channel axis; got a scalar. Give it shape (N, C), for "
             "example with np.reshape(x, (-1, 1)) for one channel."
         )
     if axes is None:
-        kept = canonical_axes("axis", axis, ndim)
-    else:
-        averaged = canonical_axes("axes", axes, ndim)
-        kept = tuple(a for a in range(ndim) if a not in averaged)
+        return _keeping(shape, canonical_axes("axis", axis, ndim))
+    averaged = canonical_axes("axes", axes, ndim)
+    return _keeping(shape, tuple(a for a in range(ndim) if a not in averaged))
+
+
+@functools.lru_cache(maxsize=256)  # a network has few shapes, and each comes often
+def _keeping(shape, kept):
     return Layout(
         axis=kept,
-        axes=tuple(a for a in range(ndim) if a not in kept),
+        axes=tuple(a for a in range(len(shape)) if a not in kept),
         channels=tuple(shape[a] for a in kept),
-        broadcast=tuple(shape[a] if a in kept else 1 for a in range(ndim)),
+        broadcast=tuple(shape[a] if a in kept else 1 for a in range(len(shape))),
     )
 
 
 def canonical_axes(name: str, axis: Axis, ndim: int) -> tuple[int, ...]:
     """Return `axis` as sorted integers that are not negative; `name` is for the error."""
+    if type(axis) is int and -ndim <= axis < ndim:
+        return (axis % ndim,)
     try:
         named = [
             operator.index(a)

@@ -8,11 +8,18 @@ statistics as constants keeps only the first.
 import numpy as np
 
 from bnlib import blocks
-from bnlib._checks import as_epsilon, as_floating, per_channel, same_shape, wide
+from bnlib._batch import as_batch, as_weighted_batch
+from bnlib._checks import (
+    as_epsilon,
+    as_variance,
+    per_channel,
+    per_channel_or_none,
+    same_shape,
+    wide,
+)
 from bnlib._typing import Array, ArrayLike, Axis, Statistics
-from bnlib.axes import layout
-from bnlib.moments import moments, shares
-from bnlib.transform import multiplier, normalize
+from bnlib.moments import measure
+from bnlib.transform import centre_and_divide, inverse_deviation
 
 __all__ = [
     "batch_norm_backward",
@@ -27,6 +34,7 @@ def batch_norm_backward(
     gamma: ArrayLike | None = None,
     *,
     axis: Axis = -1,
+    axes: Axis | None = None,
     epsilon: float = 1e-3,
     weights: ArrayLike | None = None,
     statistics: Statistics | tuple[ArrayLike, ArrayLike] | None = None,
@@ -46,7 +54,8 @@ def batch_norm_backward(
         grad_y: gradient of the loss with respect to y, shape of x.
         x: the input that the forward pass saw, shape `(N, ..., C)`.
         gamma: shape `(C,)`; None means 1.
-        axis: the axis, or tuple of axes, that is kept.
+        axis: as in the forward pass.
+        axes: as in the forward pass.
         epsilon: as in the forward pass.
         weights: as in the forward pass.
         statistics: `(mean, variance)` or `Moments`, which the forward pass returned; None computes
@@ -69,29 +78,46 @@ def batch_norm_backward(
     >>> grad_x.ravel(), grad_gamma, grad_beta
     (array([0., 0.]), array([-1.]), array([1.]))
     """
-    x = as_floating("x", x)
-    grad_y = same_shape("grad_y", grad_y, x)
-    where = layout(x.shape, axis)
-    share, count = shares(weights, x.shape, where)
-    statistics = None if statistics is None else tuple(statistics[:2])
-    if share is None and blocks.suits(x, where):
-        vectors = statistics, gamma, grad_mean, grad_variance
-        fast = blocks.backward(grad_y, x, where, as_epsilon(epsilon), *vectors)
-        if fast is not None:
-            return fast
-    mean, variance = statistics or moments(x, axis=axis, weights=weights)[:2]
-    x_hat = _x_hat(x, mean, variance, axis, epsilon, share)
-    share = 1 / count if share is None else share
+    batch = as_weighted_batch(x, axis, axes, weights)
+    grad_y = same_shape("grad_y", grad_y, batch.x)
+    epsilon = as_epsilon(epsilon)
+    gamma = per_channel_or_none("gamma", gamma, batch.features)
+    grad_mean = per_channel_or_none("grad_mean", grad_mean, batch.where)
+    grad_variance = per_channel_or_none("grad_variance", grad_variance, batch.where)
+    if statistics is not None:
+        mean, variance, *_ = statistics
+        mean = per_channel("mean", mean, batch.where)
+        statistics = mean, as_variance(variance, batch.where)
+    grads = propagate(
+        batch, grad_y, gamma, epsilon, statistics, grad_mean, grad_variance
+    )
+    return grads[0], *(grad.reshape(batch.features.channels) for grad in grads[1:])
 
-    grad_gamma, grad_beta = _parameter_gradients(grad_y, x_hat, where)
-    grad_x = grad_y - share * (grad_beta + x_hat * grad_gamma)
-    grad_x *= multiplier(gamma, variance, epsilon, where)
+
+@blocks.fast_way(blocks.propagate)
+def propagate(batch, grad_y, gamma, epsilon, statistics, grad_mean, grad_variance):
+    """Do the same with checked arguments; vectors are shaped to broadcast against x."""
+    mean, variance = statistics or measure(batch)
+    inverse = inverse_deviation(variance, epsilon)
+    x_hat = centre_and_divide(batch, mean, inverse)
+    if batch.share is not None:  # what a weight of 0 hides becomes 0
+        x_hat[(batch.share == 0) & ~np.isfinite(x_hat)] = 0
+    grad_gamma, grad_beta = sums(grad_y, x_hat, batch.features)
+
+    share = 1 / batch.count if batch.share is None else batch.share
+    if batch.features is batch.where:  # gamma can wait until the end
+        grad_x = grad_y - (share * grad_beta + x_hat * (share * grad_gamma))
+        grad_x *= inverse if gamma is None else inverse * gamma
+    else:
+        grad_x_hat = grad_y if gamma is None else grad_y * gamma
+        along, level = sums(grad_x_hat, x_hat, batch.where)
+        grad_x = grad_x_hat - share * (level + x_hat * along)
+        grad_x *= inverse
     if grad_mean is not None:
-        grad_x += share * per_channel("grad_mean", grad_mean, where)
+        grad_x += share * grad_mean
     if grad_variance is not None:
-        slope = 2 * share * per_channel("grad_variance", grad_variance, where)
-        grad_x += slope * (x - np.reshape(mean, where.broadcast))
-    return grad_x.astype(x.dtype), _flat(grad_gamma, where), _flat(grad_beta, where)
+        grad_x += 2 * share * grad_variance * (batch.x - mean)
+    return grad_x.astype(batch.x.dtype, copy=False), grad_gamma, grad_beta
 
 
 def batch_norm_backward_staged(
@@ -117,20 +143,20 @@ def batch_norm_backward_staged(
     >>> batch_norm_backward_staged([[1.0], [0.0]], [[1.0], [3.0]], [1.0], epsilon=0)[2]
     array([1.])
     """
-    x = as_floating("x", x)
+    batch = as_weighted_batch(x, axis, None, None)
+    x, where, m = batch.x, batch.where, batch.count
     grad_y = same_shape("grad_y", grad_y, x)
-    where = layout(x.shape, axis)
     gamma = per_channel("gamma", gamma, where)
-    m = shares(None, x.shape, where)[1]
+    epsilon = as_epsilon(epsilon)
 
     def total(values):
         return values.sum(axis=where.axes, dtype=wide(x.dtype), keepdims=True)
 
-    mean = moments(x, axis=axis).mean.reshape(where.broadcast)  # 1
+    mean, _ = measure(batch)  # 1
     centred = x - mean  # 2
     squares = centred**2  # 3
     variance = total(squares) / m  # 4
-    root = np.sqrt(variance + as_epsilon(epsilon))  # 5
+    root = np.sqrt(variance + epsilon)  # 5
     inverse = 1 / root  # 6
     x_hat = centred * inverse  # 7, then 8: gamma * x_hat, and 9: + beta
 
@@ -146,7 +172,8 @@ def batch_norm_backward_staged(
     grad_centred += 2 * centred * grad_squares  # 3, the road through the variance
     grad_mean = -total(grad_centred)  # 2
     grad_x = grad_centred + grad_mean / m  # 1, the road through the mean
-    return grad_x.astype(x.dtype), _flat(grad_gamma, where), _flat(grad_beta, where)
+    grads = (grad.reshape(where.channels) for grad in (grad_gamma, grad_beta))
+    return grad_x.astype(x.dtype), *grads
 
 
 def batch_norm_inference_backward(
@@ -157,6 +184,7 @@ def batch_norm_inference_backward(
     gamma: ArrayLike | None = None,
     *,
     axis: Axis = -1,
+    axes: Axis | None = None,
     epsilon: float = 1e-3,
 ) -> tuple[Array, Array, Array]:
     """Propagate a loss gradient where the statistics are constants: inference mode.
@@ -169,7 +197,8 @@ def batch_norm_inference_backward(
         mean: shape `(C,)`.
         variance: shape `(C,)`.
         gamma: shape `(C,)`; None means 1.
-        axis: the axis, or tuple of axes, that is kept.
+        axis: as in the forward pass.
+        axes: as in the forward pass.
         epsilon: as in the forward pass.
 
     Returns:
@@ -184,30 +213,23 @@ def batch_norm_inference_backward(
     >>> batch_norm_inference_backward([[2.0]], [[5.0]], [1.0], [4.0], epsilon=0)
     (array([[1.]]), array([4.]), array([2.]))
     """
-    x = as_floating("x", x)
-    grad_y = same_shape("grad_y", grad_y, x)
-    where = layout(x.shape, axis)
-    x_hat = _x_hat(x, mean, variance, axis, epsilon)
-    grad_gamma, grad_beta = _parameter_gradients(grad_y, x_hat, where)
-    grad_x = grad_y * multiplier(gamma, variance, epsilon, where)
-    return grad_x.astype(x.dtype), _flat(grad_gamma, where), _flat(grad_beta, where)
+    batch = as_batch("x", x, axis, axes)
+    grad_y = same_shape("grad_y", grad_y, batch.x)
+    mean = per_channel("mean", mean, batch.where)
+    inverse = inverse_deviation(as_variance(variance, batch.where), as_epsilon(epsilon))
+    gamma = per_channel_or_none("gamma", gamma, batch.features)
+
+    x_hat = centre_and_divide(batch, mean, inverse)
+    grad_gamma, grad_beta = sums(grad_y, x_hat, batch.features)
+    grad_x = grad_y * inverse if gamma is None else grad_y * (inverse * gamma)
+    grads = (grad.reshape(batch.features.channels) for grad in (grad_gamma, grad_beta))
+    return grad_x.astype(batch.x.dtype, copy=False), *grads
 
 
-def _x_hat(x, mean, variance, axis, epsilon, share=None):
-    """Normalise in float64; what a weight of 0 hides becomes 0."""
-    x = x.astype(wide(x.dtype))
-    x_hat = normalize(x, mean, variance, axis=axis, epsilon=epsilon)
-    if share is None:
-        return x_hat
-    return np.where((share == 0) & ~np.isfinite(x_hat), 0, x_hat)
-
-
-def _parameter_gradients(grad_y, x_hat, where):
-    """Sum over the batch: `(grad_gamma, grad_beta)`, shaped to broadcast."""
-    grad_gamma = (grad_y * x_hat).sum(axis=where.axes, keepdims=True)
-    grad_beta = grad_y.sum(axis=where.axes, dtype=x_hat.dtype, keepdims=True)
-    return grad_gamma, grad_beta
-
-
-def _flat(statistic, where):
-    return statistic.reshape(where.channels)
+def sums(grad, x_hat, where):
+    """Add up `grad * x_hat` and `grad` in float64, shaped to broadcast against x."""
+    products, dtype = grad * x_hat, x_hat.dtype
+    return tuple(
+        np.add.reduce(values, axis=where.axes, dtype=dtype, keepdims=True)
+        for values in (products, grad)
+    )

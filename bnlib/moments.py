@@ -4,16 +4,15 @@ Two functions hold all the statistics of batch normalization. Sums run in float6
 have been centred first: float32 sums lose the variance long before the data look unusual.
 """
 
-import math
 from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
 
 from bnlib import blocks
-from bnlib._checks import as_floating, wide
+from bnlib._batch import as_weighted_batch
+from bnlib._checks import wide
 from bnlib._typing import Array, ArrayLike, Axis, Statistics
-from bnlib.axes import layout
 
 __all__ = ["Moments", "merge_moments", "moments"]
 
@@ -33,7 +32,11 @@ class Moments(NamedTuple):
 
 
 def moments(
-    x: ArrayLike, *, axis: Axis = -1, weights: ArrayLike | None = None
+    x: ArrayLike,
+    *,
+    axis: Axis = -1,
+    axes: Axis | None = None,
+    weights: ArrayLike | None = None,
 ) -> Moments:
     """Compute the mean and the biased variance of each channel.
 
@@ -46,8 +49,9 @@ def moments(
     Args:
         x: shape `(N, ..., C)`, any real dtype. Never modified.
         axis: the axis, or tuple of axes, that is kept.
-        weights: how much each example counts: shape `(N,)`, or the shape of x without `axis`. A
-            boolean mask works. Where a weight is 0, x may hold anything, NaN too.
+        axes: the axis, or tuple of axes, averaged over, where that is not all but `axis`.
+        weights: how much each example counts: shape `(N,)`, or that of all positions: x without
+            the axes kept. A boolean mask works. Where a weight is 0, x may hold anything, NaN too.
 
     Returns:
         `Moments`, float64 whatever the dtype of x (longdouble for longdouble): the variance of
@@ -64,21 +68,23 @@ def moments(
     >>> mean, variance, count
     (array([ 2., 10.]), array([1., 0.]), 2)
     """
-    x = as_floating("x", x)
-    where = layout(x.shape, axis)
-    share, count = shares(weights, x.shape, where)
-    if share is None and blocks.suits(x, where):
-        return Moments(*blocks.moments(x, where), count)
-    if share is not None:
-        x = np.where(share > 0, x, 0)
+    batch = as_weighted_batch(x, axis, axes, weights)
+    mean, variance = measure(batch)
+    channels = batch.where.channels
+    return Moments(mean.reshape(channels), variance.reshape(channels), batch.count)
+
+
+@blocks.fast_way(blocks.measure)
+def measure(batch):
+    """Return mean and variance of a checked batch, shaped to broadcast against x."""
+    x = batch.x if batch.share is None else np.where(batch.share > 0, batch.x, 0)
     with np.errstate(invalid="ignore"):  # NaN and infinity stay in their channel
-        rough = average(x, where.axes, share)
-        centred = x - np.where(np.isfinite(rough), rough, 0)
-        residue = average(centred, where.axes, share)  # what the rough mean missed
-        mean = rough + np.where(np.isfinite(rough), residue, 0)
-        variance = average((centred - residue) ** 2, where.axes, share)
-    channels = where.channels
-    return Moments(mean.reshape(channels), variance.reshape(channels), count)
+        rough = average(x, batch)
+        rough[~np.isfinite(rough)] = 0
+        centred = x - rough
+        residue = average(centred, batch)  # what the rough mean missed
+        variance = average(centred * centred, batch) - residue * residue
+        return rough + residue, np.maximum(variance, 0)
 
 
 def merge_moments(parts: Iterable[Statistics]) -> Moments:
@@ -113,52 +119,16 @@ def merge_moments(parts: Iterable[Statistics]) -> Moments:
             "Give each batch the same channels."
         )
     means, variances, counts = (np.stack(values) for values in zip(*parts, strict=True))
-    kept = tuple(range(1, means.ndim))
-    between = moments(means, axis=kept, weights=counts)
-    within = moments(variances, axis=kept, weights=counts)
+    between = moments(means, axes=0, weights=counts)
+    within = moments(variances, axes=0, weights=counts)
     return Moments(
         between.mean, within.mean + between.variance, sum(part.count for part in parts)
     )
 
 
-def average(x, axes, share):
-    """Average over `axes` in float64, leaving them with length 1."""
-    if share is None:
-        return x.mean(axis=axes, dtype=wide(x.dtype), keepdims=True)
-    return (share * x).sum(axis=axes, dtype=wide(x.dtype), keepdims=True)
-
-
-def shares(weights, shape, where):
-    """Return the weights beside x, scaled to sum to 1, and their sum; None for no weights."""
-    sizes = tuple(shape[a] for a in where.axes)
-    if not sizes or 0 in sizes:
-        raise ValueError(
-            f"moments needs at least one value per channel; x of shape {shape} leaves none to "
-            f"average once axis {where.axis} is kept. Skip an empty batch; give a single row a "
-            "batch axis, x[np.newaxis]."
-        )
-    if weights is None:
-        return None, math.prod(sizes)
-    weights = np.broadcast_to(_aligned(as_floating("weights", weights), sizes), sizes)
-    total = weights.sum(dtype=wide(weights.dtype))
-    if not (np.all(weights >= 0) and 0 < total < np.inf):
-        raise ValueError(
-            f"weights must be finite, at least 0, and not all 0; got minimum {weights.min()} and "
-            f"sum {total}. Leave out a batch whose weights are all 0."
-        )
-    beside_x = tuple(1 if a in where.axis else n for a, n in enumerate(shape))
-    return (weights / total).reshape(beside_x), float(total)
-
-
-def _aligned(weights, sizes):
-    """Line the weights up with the averaged axes, from the left: (N,) weighs whole examples."""
-    full = weights.shape + (1,) * (len(sizes) - weights.ndim)
-    fits = len(full) == len(sizes) and all(
-        f in (1, s) for f, s in zip(full, sizes, strict=True)
-    )
-    if weights.ndim == 0 or not fits:
-        raise ValueError(
-            f"weights must have shape {sizes[:1]} (one per example) or {sizes} (one per position); "
-            f"got {weights.shape}."
-        )
-    return weights.reshape(full)
+def average(values, batch):
+    """Average float64 values over the axes of a batch, leaving them with length 1."""
+    weighted = values if batch.share is None else batch.share * values
+    dtype = wide(values.dtype)
+    total = np.add.reduce(weighted, axis=batch.where.axes, dtype=dtype, keepdims=True)
+    return total / batch.count if batch.share is None else total

@@ -8,10 +8,16 @@ two large numbers and keeps only their rounding errors.
 import numpy as np
 
 from bnlib import blocks
-from bnlib._checks import as_epsilon, as_floating, per_channel, wide
+from bnlib._batch import as_batch, as_weighted_batch
+from bnlib._checks import (
+    as_epsilon,
+    as_variance,
+    per_channel,
+    per_channel_or_none,
+    wide,
+)
 from bnlib._typing import Array, ArrayLike, Axis
-from bnlib.axes import layout
-from bnlib.moments import moments
+from bnlib.moments import measure
 
 __all__ = ["batch_norm", "batch_norm_inference", "normalize", "scale_and_shift"]
 
@@ -22,6 +28,7 @@ def normalize(
     variance: ArrayLike,
     *,
     axis: Axis = -1,
+    axes: Axis | None = None,
     epsilon: float = 1e-3,
 ) -> Array:
     """Bring each channel to mean 0 and variance 1.
@@ -33,6 +40,7 @@ def normalize(
         mean: shape `(C,)`.
         variance: shape `(C,)`, not negative.
         axis: the axis, or tuple of axes, that is kept.
+        axes: as in `moments`.
         epsilon: guard inside the root; Keras's default 1e-3.
 
     Returns:
@@ -48,12 +56,10 @@ def normalize(
     array([[-1.],
            [ 1.]])
     """
-    x = as_floating("x", x)
-    where = layout(x.shape, axis)
-    mean = per_channel("mean", mean, where)
-    inverse = multiplier(None, variance, epsilon, where)
-    with np.errstate(invalid="ignore"):  # infinity - infinity: NaN, in its own channel
-        return ((x - mean.astype(wide(x.dtype))) * inverse).astype(x.dtype)
+    batch = as_batch("x", x, axis, axes)
+    mean = per_channel("mean", mean, batch.where)
+    inverse = inverse_deviation(as_variance(variance, batch.where), as_epsilon(epsilon))
+    return centre_and_divide(batch, mean, inverse).astype(batch.x.dtype, copy=False)
 
 
 def scale_and_shift(
@@ -86,14 +92,11 @@ def scale_and_shift(
     array([[ 7.],
            [13.]])
     """
-    x_hat = as_floating("x_hat", x_hat)
-    where = layout(x_hat.shape, axis)
-    y = x_hat.astype(wide(x_hat.dtype))
-    if gamma is not None:
-        y *= per_channel("gamma", gamma, where)
-    if beta is not None:
-        y += per_channel("beta", beta, where)
-    return y.astype(x_hat.dtype)
+    batch = as_batch("x_hat", x_hat, axis, None)
+    gamma = per_channel_or_none("gamma", gamma, batch.features)
+    beta = per_channel_or_none("beta", beta, batch.features)
+    y = batch.x.astype(wide(batch.x.dtype))
+    return multiply_and_add(y, gamma, beta).astype(batch.x.dtype, copy=False)
 
 
 def batch_norm(
@@ -102,6 +105,7 @@ def batch_norm(
     beta: ArrayLike | None = None,
     *,
     axis: Axis = -1,
+    axes: Axis | None = None,
     epsilon: float = 1e-3,
     weights: ArrayLike | None = None,
 ) -> tuple[Array, Array, Array]:
@@ -111,7 +115,9 @@ def batch_norm(
         x: shape `(N, ..., C)`, any real dtype. Never modified.
         gamma: shape `(C,)`; None means 1.
         beta: shape `(C,)`; None means 0.
-        axis: the axis, or tuple of axes, that is kept.
+        axis: the axis, or tuple of axes, of gamma and beta; the statistics keep it too.
+        axes: the axis, or tuple of axes, averaged over, where that is not all but `axis`; the
+            statistics then keep all others.
         epsilon: guard inside the root; Keras's default 1e-3.
         weights: as in `moments`. They weigh the statistics; every position is still normalised.
 
@@ -129,10 +135,14 @@ def batch_norm(
     >>> y.ravel(), mean, variance
     (array([3., 7.]), array([2.]), array([1.]))
     """
-    x = as_floating("x", x)
-    mean, variance, _ = moments(x, axis=axis, weights=weights)
-    y = batch_norm_inference(x, mean, variance, gamma, beta, axis=axis, epsilon=epsilon)
-    return y, mean, variance
+    batch = as_weighted_batch(x, axis, axes, weights)
+    gamma = per_channel_or_none("gamma", gamma, batch.features)
+    beta = per_channel_or_none("beta", beta, batch.features)
+    epsilon = as_epsilon(epsilon)
+    mean, variance = measure(batch)
+    y = apply(batch, mean, inverse_deviation(variance, epsilon), gamma, beta)
+    channels = batch.where.channels
+    return y, mean.reshape(channels), variance.reshape(channels)
 
 
 def batch_norm_inference(
@@ -143,6 +153,7 @@ def batch_norm_inference(
     beta: ArrayLike | None = None,
     *,
     axis: Axis = -1,
+    axes: Axis | None = None,
     epsilon: float = 1e-3,
 ) -> Array:
     """Normalise by given statistics, then scale and shift: inference mode.
@@ -155,7 +166,9 @@ def batch_norm_inference(
         variance: shape `(C,)`, usually the `moving_variance`.
         gamma: shape `(C,)`; None means 1.
         beta: shape `(C,)`; None means 0.
-        axis: the axis, or tuple of axes, that is kept.
+        axis: the axis, or tuple of axes, of gamma and beta; the statistics keep it too.
+        axes: the axis, or tuple of axes, averaged over, where that is not all but `axis`; the
+            statistics then keep all others.
         epsilon: guard inside the root; Keras's default 1e-3.
 
     Returns:
@@ -170,25 +183,41 @@ def batch_norm_inference(
     >>> batch_norm_inference([[4.0]], [2.0], [1.0], gamma=[3.0], epsilon=0)
     array([[6.]])
     """
-    x = as_floating("x", x)
-    where = layout(x.shape, axis)
-    if blocks.suits(x, where):
-        inverse = multiplier(None, variance, epsilon, where)
-        y = blocks.transform(x, where, mean, inverse, gamma, beta)
-        if y is not None:
-            return y
-    x_wide = x.astype(wide(x.dtype))  # so that y is rounded once, at the end
-    x_hat = normalize(x_wide, mean, variance, axis=axis, epsilon=epsilon)
-    return scale_and_shift(x_hat, gamma, beta, axis=axis).astype(x.dtype)
+    batch = as_batch("x", x, axis, axes)
+    mean = per_channel("mean", mean, batch.where)
+    inverse = inverse_deviation(as_variance(variance, batch.where), as_epsilon(epsilon))
+    gamma = per_channel_or_none("gamma", gamma, batch.features)
+    beta = per_channel_or_none("beta", beta, batch.features)
+    return apply(batch, mean, inverse, gamma, beta)
 
 
-def multiplier(gamma, variance, epsilon, where):
-    """Compute gamma / sqrt(variance + epsilon) in float64, shaped to broadcast."""
-    variance = per_channel("variance", variance, where)
-    if np.any(variance < 0):
-        raise ValueError(
-            f"variance must not be negative; got a minimum of {np.min(variance)}. "
-            "E[x^2] - E[x]^2 does that when it rounds: use bnlib.moments."
-        )
-    inverse = 1 / np.sqrt(variance.astype(wide(variance.dtype)) + as_epsilon(epsilon))
-    return inverse if gamma is None else inverse * per_channel("gamma", gamma, where)
+# The same on checked arguments; vectors are shaped to broadcast, y is rounded once, at the end.
+
+
+@blocks.fast_way(blocks.apply)
+def apply(batch, mean, inverse, gamma, beta):
+    """Return gamma * (x - mean) * inverse + beta in the dtype of x; gamma, beta may be None."""
+    x_hat = centre_and_divide(batch, mean, inverse)
+    return multiply_and_add(x_hat, gamma, beta).astype(batch.x.dtype, copy=False)
+
+
+def centre_and_divide(batch, mean, inverse):
+    """Return x_hat in float64."""
+    with np.errstate(invalid="ignore"):  # infinity - infinity: NaN, in its own channel
+        x_hat = np.subtract(batch.x, mean, dtype=wide(batch.x.dtype))
+        x_hat *= inverse
+    return x_hat
+
+
+def multiply_and_add(y, gamma, beta):
+    """Scale and shift y where it stands."""
+    if gamma is not None:
+        y *= gamma
+    if beta is not None:
+        y += beta
+    return y
+
+
+def inverse_deviation(variance, epsilon):
+    """Return 1 / sqrt(variance + epsilon) in float64."""
+    return 1 / np.sqrt(variance.astype(wide(variance.dtype), copy=False) + epsilon)

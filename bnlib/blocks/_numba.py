@@ -10,11 +10,11 @@ import functools
 import numba
 import numpy as np
 
-from bnlib.blocks._numpy import HIGH
+from bnlib.blocks._numpy import RUN
+from bnlib.blocks._settings import most_threads
 
 CHUNKS = 64  # places for partial sums: how finely the rows can be dealt out to threads
 THREADED = 1 << 19  # numbers a thread, below which waking it takes longer than it saves
-_threads = None
 
 compiled = numba.njit(
     cache=True, nogil=True, error_model="numpy", fastmath={"contract"}
@@ -24,19 +24,13 @@ threaded = numba.njit(
 )
 
 
-def set_threads(threads):
-    """As `_numpy.set_threads`."""
-    global _threads
-    _threads = threads
-
-
 def _in_threads(kernel):
     """Run a kernel in as many threads as x is worth, and leave numba's setting as it was."""
 
     @functools.wraps(kernel)
     def run(x, *arguments):
         before = numba.get_num_threads()
-        most = min(_threads or 8, 8, numba.config.NUMBA_NUM_THREADS)
+        most = most_threads(numba.config.NUMBA_NUM_THREADS)
         numba.set_num_threads(max(1, min(most, x.size // THREADED)))
         try:
             return kernel(x, *arguments)
@@ -54,7 +48,7 @@ def sums(x, others, pilot):
     grad, own = others[-1], others[0] is None
     given, grad, terms = grad is not None, x if grad is None else grad, 2 * len(others)
     if after == 1:
-        results = np.zeros((min(CHUNKS, -(-before // HIGH)), terms, channels))
+        results = np.zeros((min(CHUNKS, -(-before // RUN)), terms, channels))
         _sum_columns(x[..., 0], grad[..., 0], pilot, results, own, given)
     else:
         results = np.zeros((before, terms, channels))
@@ -108,7 +102,7 @@ def _sum_columns(x, grad, pilot, results, own, given):
         part = np.zeros((results.shape[1], x.shape[1]), pilot.dtype)
         for a in range(first, last):
             _add(x[a], grad[a], pilot, part, own, given)
-            if (a - first) % HIGH == HIGH - 1 or a == last - 1:
+            if (a - first) % RUN == RUN - 1 or a == last - 1:
                 results[i] += part
                 part[:] = 0
 
@@ -126,7 +120,7 @@ def _sum_rows(x, grad, pilot, results, own, given):
         for start in range(0, after, lanes):
             end = min(start + lanes, after)
             _add(x[a, c, start:end], grad[a, c, start:end], pilots, part, own, given)
-            if start // lanes % HIGH == HIGH - 1 or end == after:
+            if start // lanes % RUN == RUN - 1 or end == after:
                 for k in range(len(part)):
                     for lane in range(lanes):
                         results[a, k, c] += part[k, lane]

@@ -11,23 +11,18 @@ import os
 
 import numpy as np
 
+from bnlib.blocks._settings import most_threads
+
 BLOCK = 1 << 17  # numbers in a block: 512 KiB of float32, two of which fit a cache
-WIDE = 1 << 13  # numbers in a row: each row costs a loop of its own
-HIGH = 16  # rows summed in float32 before float64 takes over
+ROW = 1 << 13  # numbers in a row: each row costs a loop of its own
+RUN = 16  # rows summed in float32 before float64 takes over
 FEW = 8  # examples, below which rows are summed along their length
-LONG = 1 << 12  # numbers in such a row
-NARROW = 1 << 11  # numbers in an example, below which several make a row
+PIECE = 1 << 12  # numbers in a row that is summed along its length
+SMALL = 1 << 11  # numbers in an example, below which several make a row
 _mine = getattr(os, "sched_getaffinity", None)  # a container may have a few of many
 # Asked once: each time costs as much as a small sum.
 CORES = len(_mine(0)) if _mine else os.cpu_count() or 1
 THREADED = 4  # blocks a thread, below which starting it takes longer than it saves
-_threads = None
-
-
-def set_threads(threads):
-    """Use this many threads; None: one for each core. At most 8."""
-    global _threads
-    _threads = threads
 
 
 def work_dtype(x):
@@ -86,9 +81,9 @@ def _by_blocks(work, dtype, arrays, vectors, terms=0):
     if channels == 1:
         before, after = 1, before * after
         arrays = [a if a is None else a.reshape(1, 1, after) for a in arrays]
-    long = after >= 64 and channels * after >= NARROW
+    long = after >= 64 and channels * after >= SMALL
     grid = (Rows if long else Columns)(before, channels, after)
-    vectors = [v if v is None else grid.spread(v.astype(dtype)) for v in vectors]
+    vectors = [v if v is None else grid.repeat(v.astype(dtype)) for v in vectors]
     results = np.empty((terms, *grid.results))
 
     def share(blocks):
@@ -106,7 +101,7 @@ def _by_blocks(work, dtype, arrays, vectors, terms=0):
 
 def _deal(blocks, share):
     """Call `share` on equal parts of the blocks, each part in a thread, the first in this one."""
-    threads = min(_threads or CORES, 8, -(-len(blocks) // THREADED))
+    threads = min(most_threads(CORES), -(-len(blocks) // THREADED))
     if threads == 1:
         return share(blocks)
     cuts = [len(blocks) * i // threads for i in range(threads + 1)]
@@ -139,9 +134,9 @@ class Columns:
 
     def __init__(self, before, channels, after):
         self.channels, self.after, row = channels, after, channels * after
-        self.times = max(1, WIDE // row)
+        self.times = max(1, ROW // row)
         wide, size = row * self.times, row * before
-        step, body = wide * HIGH, size - size % wide
+        step, body = wide * RUN, size - size % wide
         ends = [(i, min(i + step, body), wide) for i in range(0, body, step)]
         ends += [(body, size, row)] if body < size else []
         self.blocks = [(i, *block) for i, block in enumerate(ends)]
@@ -152,13 +147,13 @@ class Columns:
         _, start, stop, width = block
         return array.reshape(-1)[start:stop].reshape(-1, width)
 
-    def spread(self, vector):
-        spread = np.empty((self.times, self.channels, self.after), vector.dtype)
-        spread[...] = vector[:, np.newaxis]
-        return spread.reshape(-1)
+    def repeat(self, vector):
+        row = np.empty((self.times, self.channels, self.after), vector.dtype)
+        row[...] = vector[:, np.newaxis]
+        return row.reshape(-1)
 
-    def pick(self, spread, block):
-        return spread[: block[3]]
+    def pick(self, row, block):
+        return row[: block[3]]
 
     def sum(self, part):
         return np.add.reduce(part, axis=0, dtype=_sum_dtype(part))
@@ -173,7 +168,7 @@ class Columns:
 
 def _sum_dtype(part):
     """Float64 at once for the narrow rows at the end, which may be thousands."""
-    return np.float64 if len(part) > HIGH else part.dtype
+    return np.float64 if len(part) > RUN else part.dtype
 
 
 @functools.lru_cache(maxsize=64)
@@ -187,7 +182,7 @@ class Rows:
     """
 
     def __init__(self, before, channels, after):
-        examples, longest = _even(before, HIGH), LONG if before < FEW else WIDE
+        examples, longest = _even(before, RUN), PIECE if before < FEW else ROW
         length = _even(after, longest)
         some = min(channels, max(1, BLOCK // (examples * length)))
         self.blocks = [
@@ -203,11 +198,11 @@ class Rows:
     def cut(self, array, block):
         return array[block[1:]]
 
-    def spread(self, vector):
+    def repeat(self, vector):
         return vector[:, np.newaxis]
 
-    def pick(self, spread, block):
-        return spread[block[2]]
+    def pick(self, column, block):
+        return column[block[2]]
 
     def sum(self, part):
         if len(part) < FEW:

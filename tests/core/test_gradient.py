@@ -14,6 +14,7 @@ from bnlib import (
     batch_norm_backward_staged,
     batch_norm_inference,
     batch_norm_inference_backward,
+    layout,
     moments,
 )
 
@@ -111,6 +112,76 @@ def test_inference_backward_by_central_differences(shape, axis):
     assert grad_beta @ direction == pytest.approx(
         slope(lambda b: loss(x, GAMMA, b), BETA, direction)
     )
+
+
+# shape, axes averaged over, axes of gamma and beta: instance, layer (PyTorch's too), group norm
+NORMS = {
+    "instance": ((4, 5, 7, 3), (1, 2), -1),
+    "instance, channels first": ((4, 3, 5, 7), (2, 3), 1),
+    "layer": ((4, 5, 7, 3), (1, 2, 3), -1),
+    "layer, last axis alone": ((4, 5, 3), -1, -1),
+    "layer, gamma for each place": ((4, 5, 3), (1, 2), (1, 2)),
+    "group": ((4, 5, 7, 2, 3), (1, 2, 4), (3, 4)),
+    "all as one": ((4, 5, 3), (0, 1, 2), -1),
+}
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("name", NORMS)
+def test_central_differences_where_gamma_has_other_axes(name, weighted):
+    """The loss uses mean and variance too."""
+    shape, axes, axis = NORMS[name]
+    x, grad_y = 2 + cotangent(shape, 1), cotangent(shape, 2)
+    gamma, beta = 1 + cotangent((2, *layout(shape, axis).channels), 4)
+    where = layout(shape, axes=axes)
+    grad_mean, grad_variance = 9 * cotangent((2, *where.channels), 5)
+    options = {"axis": axis, "axes": axes, "epsilon": 0.1}
+    if weighted:
+        sizes = [shape[a] for a in where.axes]
+        options["weights"] = np.random.default_rng(6).integers(0, 3, sizes)
+
+    def loss(x, gamma, beta):
+        y, mean, variance = batch_norm(x, gamma, beta, **options)
+        through = np.sum(grad_mean * mean) + np.sum(grad_variance * variance)
+        return np.sum(grad_y * y) + through
+
+    extra = {"grad_mean": grad_mean, "grad_variance": grad_variance}
+    point = x, gamma, beta
+    grads = batch_norm_backward(grad_y, x, gamma, **options, **extra)
+    for place, grad in enumerate(grads):
+        assert grad.shape == point[place].shape
+
+        def moved(value, place=place):
+            return loss(*point[:place], value, *point[place + 1 :])
+
+        for seed in range(3):
+            direction = cotangent(grad.shape, seed)
+            along = slope(moved, point[place], direction)
+            assert np.sum(grad * direction) == pytest.approx(along, rel=1e-6, abs=1e-6)
+
+
+@pytest.mark.parametrize("name", NORMS)
+def test_inference_backward_where_gamma_has_other_axes(name):
+    shape, axes, axis = NORMS[name]
+    x, grad_y = 2 + cotangent(shape, 1), cotangent(shape, 2)
+    gamma, beta = 1 + cotangent((2, *layout(shape, axis).channels), 4)
+    mean, variance = 1 + cotangent((2, *layout(shape, axes=axes).channels), 5) ** 2
+    options = {"axis": axis, "axes": axes, "epsilon": 0.1}
+    grads = batch_norm_inference_backward(grad_y, x, mean, variance, gamma, **options)
+
+    def output(x, gamma, beta):
+        return batch_norm_inference(x, mean, variance, gamma, beta, **options)
+
+    # y is linear in each of the three
+    zero = [np.zeros_like(v) for v in (x, gamma, beta)]
+    ways = [cotangent(grad.shape, 7) for grad in grads]
+    along = [
+        output(x + ways[0], gamma, beta) - output(x, gamma, beta),
+        output(x, ways[1], zero[2]),
+        output(x, zero[1], ways[2]),
+    ]
+    for grad, way, change in zip(grads, ways, along, strict=True):
+        assert np.sum(grad * way) == pytest.approx(np.sum(grad_y * change))
 
 
 @pytest.mark.parametrize(("shape", "axis"), LAYOUTS)

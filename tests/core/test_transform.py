@@ -285,3 +285,56 @@ X = np.ones((4, 3))
 def test_bad_input_is_refused(call, error, words):
     with pytest.raises(error, match=words):
         call()
+
+
+# Axes averaged over that are not all but those of gamma and beta.
+
+
+@pytest.mark.parametrize("size", [1, 60])  # the second is large enough for the kernels
+def test_instance_norm_is_batch_norm_of_each_example(size):
+    x = friendly((3, 5 * size, 7, 11))
+    gamma, beta = np.linspace(-1, 3, 11), np.linspace(4, -2, 11)
+    y, mean, variance = batch_norm(x, gamma, beta, axes=(1, 2))
+    for i in range(3):
+        alone = batch_norm(x[i : i + 1], gamma, beta)
+        for got, expected in zip((y[i], mean[i], variance[i]), alone, strict=True):
+            np.testing.assert_allclose(
+                got, np.squeeze(expected, 0) if got.ndim > 1 else expected, atol=1e-12
+            )
+    given = batch_norm_inference(x, mean, variance, gamma, beta, axes=(1, 2))
+    np.testing.assert_array_equal(given, y)
+    x_hat = normalize(x, mean, variance, axes=(1, 2))
+    np.testing.assert_allclose(scale_and_shift(x_hat, gamma, beta), y, atol=1e-12)
+
+
+def test_layer_and_group_norm_against_the_formula():
+    x = friendly((4, 5, 6))
+    gamma, beta = np.linspace(-1, 3, 6), np.linspace(4, -2, 6)
+
+    def formula(x, axes, gamma, beta):
+        mean, variance = x.mean(axes, keepdims=True), x.var(axes, keepdims=True)
+        return (x - mean) / np.sqrt(variance + 1e-3) * gamma + beta
+
+    for axes in (-1, (1, 2)):
+        y, mean, variance = batch_norm(x, gamma, beta, axes=axes)
+        np.testing.assert_allclose(y, formula(x, axes, gamma, beta))
+        assert mean.shape == variance.shape == x.mean(axes).shape
+    groups = x.reshape(4, 5, 2, 3)
+    gamma, beta = gamma.reshape(2, 3), beta.reshape(2, 3)
+    y, mean, _ = batch_norm(groups, gamma, beta, axis=(2, 3), axes=(1, 3))
+    np.testing.assert_allclose(y, formula(groups, (1, 3), gamma, beta))
+    assert mean.shape == (4, 2)
+
+
+def test_axes_are_checked():
+    x, ones = friendly((4, 5, 6)), np.ones(6)
+    with pytest.raises(ValueError, match="axes must lie in"):
+        batch_norm(x, axes=3)
+    with pytest.raises(ValueError, match="axes must name each of its axes once"):
+        batch_norm(x, axes=())
+    with pytest.raises(ValueError, match=r"gamma must have shape \(6,\).*axis \(2,\)"):
+        batch_norm(x, np.ones(4), axes=(1, 2))
+    with pytest.raises(ValueError, match=r"mean must have shape \(4,\).*axis \(0,\)"):
+        batch_norm_inference(x, ones, ones, axes=(1, 2))
+    with pytest.raises(ValueError, match=r"weights must have shape \(5,\)"):
+        batch_norm(x, axes=(1, 2), weights=np.ones(4))

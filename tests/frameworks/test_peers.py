@@ -298,3 +298,39 @@ def test_onnx_node_case(case):
     agree(y, expected[0], "float32")
     agree(keep * mean + (1 - keep) * batch_mean, expected[1], "float32")
     agree(keep * variance + (1 - keep) * batch_variance, expected[2], "float32")
+
+
+# PyTorch's other norms: the same formula, averaged over other axes.
+
+
+@pytest.mark.parametrize("norm", ["instance", "layer", "group"])
+def test_the_other_norms_of_pytorch(norm):
+    x, grad_y = data((4, 6, 5, 7))
+    rng = np.random.default_rng(5)
+    shape = (6, 5, 7) if norm == "layer" else (6,)
+    gamma, beta = rng.standard_normal((2, *shape))
+    tensors = [torch.tensor(v, requires_grad=True) for v in (x, gamma, beta)]
+    functional = torch.nn.functional
+    if norm == "instance":
+        theirs = functional.instance_norm(
+            tensors[0], None, None, *tensors[1:], eps=1e-3
+        )
+        axis, axes, split = 1, (2, 3), x.shape
+    elif norm == "layer":
+        theirs = functional.layer_norm(tensors[0], shape, *tensors[1:], eps=1e-3)
+        axis, axes, split = (1, 2, 3), (1, 2, 3), x.shape
+    else:
+        theirs = functional.group_norm(tensors[0], 2, *tensors[1:], eps=1e-3)
+        axis, axes, split = (1, 2), (2, 3, 4), (4, 2, 3, 5, 7)
+    theirs.backward(torch.tensor(grad_y))
+
+    x, grad_y = x.reshape(split), grad_y.reshape(split)
+    if norm == "group":
+        gamma, beta = gamma.reshape(2, 3), beta.reshape(2, 3)
+    y, mean, variance = batch_norm(x, gamma, beta, axis=axis, axes=axes)
+    agree(y.reshape(theirs.shape), theirs.detach())
+    grads = batch_norm_backward(
+        grad_y, x, gamma, axis=axis, axes=axes, statistics=(mean, variance)
+    )
+    for grad, tensor in zip(grads, tensors, strict=True):
+        agree(grad.reshape(tensor.shape), tensor.grad)
