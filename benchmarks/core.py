@@ -33,6 +33,10 @@ SETTINGS = (
 )
 
 SHAPES = {
+    "(32, 32)": ((32, 32), -1),
+    "(64, 64)": ((64, 64), -1),
+    "(64, 256)": ((64, 256), -1),
+    "(128, 256)": ((128, 256), -1),
     "(256, 512)": ((256, 512), -1),
     "(8192, 1024)": ((8192, 1024), -1),
     "(32, 56, 56, 64)": ((32, 56, 56, 64), -1),
@@ -41,15 +45,16 @@ SHAPES = {
 }
 
 
-def in_turn(calls, rounds):
-    """Return the median milliseconds of each call: one of each a round, after a first one."""
+def in_turn(calls, rounds, together=1):
+    """Return the median milliseconds of each call: so many of each a round, after a first round."""
     times = {name: [] for name in calls}
     for counted in [False] + [True] * rounds:
         for name, call in calls.items():
             start = time.perf_counter()
-            result = call()
+            for _ in range(together):
+                result = call()
             if counted:
-                times[name].append(1e3 * (time.perf_counter() - start))
+                times[name].append(1e3 * (time.perf_counter() - start) / together)
             del result
     return {name: statistics.median(values) for name, values in times.items()}
 
@@ -57,11 +62,14 @@ def in_turn(calls, rounds):
 def measure(shape, axis, candidates, rounds):
     """Return {candidate: {phase: milliseconds}} for one shape."""
     batch = Batch(shape, axis)
+    together = max(
+        1, 2**19 // batch.x.size
+    )  # a small array is timed many times at once
     calls = {name: phases(batch) for name, phases in candidates.items()}
     found = {name: {} for name in calls}
     for phase in PHASES:
         now = {name: of[phase] for name, of in calls.items() if phase in of}
-        for name, value in in_turn(now, rounds).items():
+        for name, value in in_turn(now, rounds, together).items():
             found[name][phase] = value
     for of in found.values():
         parts = [of.get(phase) for phase in PHASES[:2]]
@@ -78,7 +86,7 @@ def table(title, found):
         columns.add_column(phase, justify="right")
     for name, of in found.items():
         cells = [
-            f"{of[phase]:.2f} ms  {of[phase] / found['textbook NumPy'][phase]:.2f}x"
+            f"{of[phase]:.3g} ms  {of[phase] / found['textbook NumPy'][phase]:.2f}x"
             if phase in of
             else "-"
             for phase in PHASES

@@ -105,9 +105,7 @@ class BatchNorm:
         """
         if not isinstance(training, (bool, np.bool_)):
             raise TypeError(f"training must be True or False; got {training!r}.")
-        x = as_floating(
-            "x", x
-        )  # here, or each function below copies another order anew
+        x = as_floating("x", x)  # each function below would reorder it anew
         if training:
             batch = moments(x, axis=self.axis, weights=weights)
         else:

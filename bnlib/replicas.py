@@ -50,7 +50,7 @@ def mirrored(number: int) -> Any:
     found = len(tf.config.list_logical_devices("CPU"))
     if found != number:
         raise RuntimeError(
-            f"expected {number} logical CPU devices, but TensorFlow has started with {found}. "
+            f"TensorFlow must have {number} logical CPU devices; it has started with {found}. "
             f"Call mirrored({number}) before anything else uses TensorFlow."
         )
     return tf.distribute.MirroredStrategy([f"CPU:{i}" for i in range(number)])
@@ -182,7 +182,7 @@ def _cluster(resolver, me):
     }
     if me not in cluster:
         raise RuntimeError(
-            "expected TF_CONFIG to name a cluster of workers and which of them this is; got "
+            "TF_CONFIG must name a cluster of workers and which of them this is; got "
             f"{os.environ.get('TF_CONFIG')!r}. bnlib.book.workers.run_workers sets it for you."
         )
     return cluster
@@ -202,8 +202,8 @@ def _meet(cluster, me, timeout):
             if time.monotonic() > deadline:
                 names = ", ".join(f"{j} {i} at {a}" for (j, i), a in missing.items())
                 raise TimeoutError(
-                    f"expected {len(cluster)} workers; {me[0]} {me[1]} has waited {timeout} s "
-                    f"for {names}. Start it, or look at why it ended."
+                    f"{len(cluster)} workers must meet; {me[0]} {me[1]} has waited {timeout} s for "
+                    f"{names}. Start it, or look at why it ended."
                 )
             time.sleep(0.1)
 

@@ -84,9 +84,9 @@ def _check_colours(svg: str, dark: Mapping[str, str]) -> None:
     strange = sorted(set(re.findall(r"(?:fill|stroke): (#\w{6})", svg)) - set(dark))
     if strange:
         raise ValueError(
-            f"expected the colours of bnlib.book.style, got {', '.join(strange)}, which would stay "
-            "the same in the dark theme; draw with style.BEFORE, AFTER, TRUTH, WRONG, MUTED, INK, "
-            "GRID or PAPER (and alpha= for a tint)"
+            f"fig must have the colours of bnlib.book.style; got {', '.join(strange)}, which would "
+            "stay the same in the dark theme. Draw with style.BEFORE, AFTER, TRUTH, WRONG, MUTED, "
+            "INK, GRID or PAPER (and alpha= for a tint)."
         )
 
 
@@ -94,6 +94,6 @@ def _check_size(svg: str) -> None:
     size = len(svg.encode()) / 1000
     if size > LIMIT_KB:
         raise ValueError(
-            f"expected a figure of at most {LIMIT_KB} kB, got {size:.0f} kB; draw fewer points, or "
-            "pass rasterized=True to the artist that has the most"
+            f"fig must take at most {LIMIT_KB} kB; got {size:.0f} kB. Draw fewer points, or pass "
+            "rasterized=True to the artist that has the most."
         )

@@ -57,8 +57,8 @@ def show(fig: plt.Figure, alt: str) -> None:
     alt = " ".join(alt.split())
     if not 20 <= len(alt) <= 300:
         raise ValueError(
-            f"expected an alt text of 20 to 300 characters, got {len(alt)}; say what "
-            'a reader should see, as in show(fig, "The mean drifts, the variance stays near 1.")'
+            f"alt must be a text of 20 to 300 characters; got {len(alt)}. Say what a reader "
+            'should see, as in show(fig, "The mean drifts, the variance stays near 1.").'
         )
     svg = style.svg(fig, alt)
     plt.close(fig)
@@ -78,7 +78,9 @@ def show_source(*objects: Any) -> None:
         TypeError: If there is nothing to show, or an object has no Python source.
     """
     if not objects:
-        raise TypeError("expected something to show, as in show_source(moments)")
+        raise TypeError(
+            "objects must be at least one; got none. Say what to show, as in show_source(moments)."
+        )
     code = "\n\n".join(_source(each) for each in objects)
     fence = "````" if "```" in code else "```"
     _publish({"text/markdown": f"{fence}python\n{code}\n{fence}", "text/plain": code})
@@ -90,9 +92,9 @@ def _source(each: Any) -> str:
         code = inspect.getsource(each)
     except (TypeError, OSError) as error:
         raise TypeError(
-            f"expected a function, class or module written in Python, got {each!r:.60} of "
-            f"type {type(each).__name__}; pass the function itself: show_source(f), "
-            "not show_source(f(x))"
+            f"objects must be functions, classes or modules written in Python; got {each!r:.60} "
+            f"of type {type(each).__name__}. Pass the function itself: show_source(f), not "
+            "show_source(f(x))."
         ) from error
     if code[0].isspace():  # a method
         code = textwrap.dedent(code)
@@ -139,7 +141,7 @@ def show_table(headers: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
     for place, row in enumerate(rows):
         if len(row) != len(headers):
             raise ValueError(
-                f"expected {len(headers)} cells in each row, one per header, got {len(row)} in row "
+                f"rows must have {len(headers)} cells, one per header; got {len(row)} in row "
                 f"{place}: {row!r}"
             )
     right = [

@@ -181,7 +181,7 @@ def svg(fig: mpl.figure.Figure, alt: str) -> str:
 def _role(colour: str) -> Role:
     if colour not in _DRAWN:
         raise ValueError(
-            f"expected a colour of bnlib.book.style that draws data, got {colour!r}; "
-            "use style.BEFORE, AFTER, TRUTH, WRONG, MUTED or INK"
+            f"colour must be one of bnlib.book.style that draws data; got {colour!r}. "
+            "Use style.BEFORE, AFTER, TRUTH, WRONG, MUTED or INK."
         )
     return _DRAWN[colour]

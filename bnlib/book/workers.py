@@ -40,7 +40,7 @@ def run_workers(
     """
     if isinstance(command, str) or not isinstance(number, int) or number < 1:
         raise ValueError(
-            "expected a list of arguments and a positive number of workers; got "
+            "command must be a list of arguments, and number a positive integer; got "
             f"{command!r} and {number!r}. Try run_workers(['train.py'], 2)."
         )
     with contextlib.ExitStack() as stack:
@@ -99,7 +99,7 @@ def _wait(workers, timeout):
         running = [place for place, code in enumerate(codes) if code is None]
         if running and time.monotonic() > deadline:
             raise TimeoutError(
-                f"expected {len(workers)} workers to end in {timeout} s; still running, and now "
+                f"{len(workers)} workers must end in {timeout} s; still running, and now "
                 f"stopped: {running}. Their last lines:\n{_last_lines(workers, running)}"
             )
 

@@ -55,8 +55,8 @@ def from_onnx(values: Mapping[str, Any], *, opset: int) -> BNParams:
     gamma, beta, mean, variance = (np.asarray(v[key]) for key in inputs)
     if v.get("spatial") == 0 and mean.ndim != 1:
         raise ValueError(
-            f"{name} with spatial=0 has statistics of shape {mean.shape}, one for each place; "
-            "expected (C,). Reshape X to (N, C*H*W) and scale, B, mean and var to (C*H*W,)."
+            f"statistics of {name} must have shape (C,); with spatial=0 got {mean.shape}, one for "
+            "each place. Reshape X to (N, C*H*W) and scale, B, mean and var to (C*H*W,)."
         )
     return BNParams(
         mean,

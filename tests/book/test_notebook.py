@@ -85,7 +85,7 @@ def test_show_gives_one_svg_with_its_description_and_closes_the_figure(shown):
 @pytest.mark.parametrize("alt", ["", "A line.", " " * 40, "x" * 19, "x" * 301])
 def test_show_asks_for_a_description(shown, alt):
     with pytest.raises(
-        ValueError, match=r"alt text of 20 to 300 characters, got \d+; say what"
+        ValueError, match=r"text of 20 to 300 characters; got \d+\. Say what"
     ):
         show(a_figure(), alt)
     assert shown == []
@@ -178,7 +178,8 @@ def test_a_fence_inside_the_code_does_not_end_it(shown):
 @pytest.mark.parametrize("thing", [3.5, "moments", None, len, Moments(0, 1, 2)])
 def test_what_has_no_source_is_refused(thing):
     with pytest.raises(
-        TypeError, match=r"function, class or module .* of type \w+; pass the function"
+        TypeError,
+        match=r"functions, classes or modules .* of type \w+\. Pass the function",
     ):
         show_source(thing)
 
@@ -288,7 +289,7 @@ def test_a_table_without_rows_shows_its_headers(shown):
 
 def test_a_row_of_the_wrong_length_is_refused(shown):
     with pytest.raises(
-        ValueError, match=r"expected 2 cells in each row.*got 3 in row 1: \[4, 5, 6\]"
+        ValueError, match=r"rows must have 2 cells.*got 3 in row 1: \[4, 5, 6\]"
     ):
         show_table(["a", "b"], [[1, 2], [4, 5, 6]])
     assert shown == []

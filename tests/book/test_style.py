@@ -153,7 +153,7 @@ def test_roles_differ_in_shape_too():
 @pytest.mark.parametrize("draw_with", [style.line, style.points])
 @pytest.mark.parametrize("colour", ["#1f77b4", "before", style.PAPER])
 def test_a_colour_without_a_role_is_refused(draw_with, colour):
-    with pytest.raises(ValueError, match=rf"got '{colour}'; use style.BEFORE"):
+    with pytest.raises(ValueError, match=rf"got '{colour}'\. Use style\.BEFORE"):
         draw_with(colour)
 
 
@@ -250,7 +250,7 @@ def test_a_colour_without_a_dark_twin_is_refused(colour):
     fig, ax = style.figure()
     ax.plot([0, 1], color=colour)
     with pytest.raises(
-        ValueError, match=r"stay the same in the dark theme; draw with style\.BEFORE"
+        ValueError, match=r"stay the same in the dark theme\. Draw with style\.BEFORE"
     ):
         style.svg(fig, ALT)
 
@@ -261,7 +261,7 @@ def test_a_heavy_figure_is_refused_and_rasterizing_cures_it():
         *np.random.default_rng(0).normal(size=(2, 20_000)), **style.points(style.BEFORE)
     )
     with pytest.raises(
-        ValueError, match=r"at most 200 kB, got \d+ kB; .* rasterized=True"
+        ValueError, match=r"at most 200 kB; got \d+ kB\. .* rasterized=True"
     ):
         style.svg(fig, ALT)
     path.set_rasterized(True)

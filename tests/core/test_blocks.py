@@ -1,5 +1,6 @@
 """The fast kernels against the clear code: every layout, dtype and size, any number of threads."""
 
+import functools
 import importlib.util
 import itertools
 import multiprocessing
@@ -469,6 +470,19 @@ def test_the_choice_of_engine_is_checked():
         blocks.use(engine="cuda")
     with pytest.raises(ValueError, match='at least 1, or "all"; got 0'):
         blocks.use(threads=0)
+
+
+def test_what_is_not_named_stays_as_it_is():
+    pytest.importorskip("numba", reason="numba is an extra")
+    loops = functools.partial(blocks._fast._loops, np.ones(1))
+    blocks.use("numba", threads=1)
+    blocks.use(threads=4)
+    assert loops().__name__ == "bnlib.blocks._numba"
+    blocks.use("numpy")
+    assert blocks._settings.most_threads(8) == 4
+    blocks.use(threads="all")
+    assert blocks._settings.most_threads(6) == 6
+    assert loops().__name__ == "bnlib.blocks._numpy"
 
 
 def test_numba_that_is_missing_is_named(monkeypatch):

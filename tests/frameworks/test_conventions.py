@@ -401,7 +401,7 @@ NODE = {"scale": GAMMA, "B": BETA, "mean": MEAN, "var": VARIANCE}
         (
             {name: np.ones((3, 2, 5)) for name in NODE} | {"spatial": 0},
             7,
-            r"spatial=0 has statistics of shape \(3, 2, 5\).*Reshape X to \(N, C\*H\*W\)",
+            r"with spatial=0 got \(3, 2, 5\).*Reshape X to \(N, C\*H\*W\)",
         ),
     ],
 )

@@ -343,7 +343,7 @@ def test_a_worker_without_a_cluster_is_refused(monkeypatch, config):
     monkeypatch.delenv("TF_CONFIG", raising=False)
     if config:
         monkeypatch.setenv("TF_CONFIG", config)
-    with pytest.raises(RuntimeError, match="TF_CONFIG to name a cluster"):
+    with pytest.raises(RuntimeError, match="TF_CONFIG must name a cluster"):
         join_workers(timeout=0.5)
 
 
