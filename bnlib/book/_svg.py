@@ -4,7 +4,6 @@ import hashlib
 import html
 import io
 import re
-from collections.abc import Mapping
 
 __all__ = ["adaptive_svg"]
 
@@ -12,7 +11,7 @@ LIMIT_KB = 200
 _NO_METADATA = dict.fromkeys(("Date", "Creator", "Format", "Type"))
 
 
-def adaptive_svg(fig, alt: str, *, dark: Mapping[str, str], ink: str) -> str:
+def adaptive_svg(fig, alt, *, dark, ink):
     """Draw `fig` as one SVG for both themes, with `alt` as its title.
 
     The same figure gives the same bytes. Identifiers and style rules carry a name made from `alt`,
@@ -47,7 +46,7 @@ def adaptive_svg(fig, alt: str, *, dark: Mapping[str, str], ink: str) -> str:
     return svg
 
 
-def _let_markers_inherit(svg: str) -> str:
+def _let_markers_inherit(svg):
     """Drop the stroke of shared shapes: style rules reach `<use>`, and not the shape behind it."""
 
     def undyed(shapes):
@@ -56,7 +55,7 @@ def _let_markers_inherit(svg: str) -> str:
     return re.sub(r"<defs>.*?</defs>", undyed, svg, flags=re.DOTALL)
 
 
-def _rename(svg: str, name: str) -> str:
+def _rename(svg, name):
     """Number the identifiers in use, drop the rest: matplotlib hashes unrounded numbers."""
     used = dict.fromkeys(re.findall(r'(?:href="#|url\(#)([^")]+)', svg))
     new = {old: f"{name}-{place}" for place, old in enumerate(used)}
@@ -66,7 +65,7 @@ def _rename(svg: str, name: str) -> str:
     return re.sub(r'(href="#|url\(#)([^")]+)', lambda m: m[1] + new[m[2]], svg)
 
 
-def _dark_rules(name: str, dark: Mapping[str, str], ink: str) -> str:
+def _dark_rules(name, dark, ink):
     """Write the style sheet that gives each colour its dark twin in the dark theme."""
     rules = [f"#{name} {{fill: {dark[ink]}}}"]  # black text has no fill of its own
     for light, twin in dark.items():
@@ -80,7 +79,7 @@ def _dark_rules(name: str, dark: Mapping[str, str], ink: str) -> str:
     )
 
 
-def _check_colours(svg: str, dark: Mapping[str, str]) -> None:
+def _check_colours(svg, dark):
     strange = sorted(set(re.findall(r"(?:fill|stroke): (#\w{6})", svg)) - set(dark))
     if strange:
         raise ValueError(
@@ -90,7 +89,7 @@ def _check_colours(svg: str, dark: Mapping[str, str]) -> None:
         )
 
 
-def _check_size(svg: str) -> None:
+def _check_size(svg):
     size = len(svg.encode()) / 1000
     if size > LIMIT_KB:
         raise ValueError(

@@ -35,13 +35,13 @@ class Split(NamedTuple):
     y_test: np.ndarray
 
     @property
-    def flat(self):
+    def flat(self) -> "Split":
         """The same with each image as one row, `(N, H * W)`."""
         x_train, x_test = (x.reshape(len(x), -1) for x in (self.x_train, self.x_test))
         return self._replace(x_train=x_train, x_test=x_test)
 
 
-def digits(*, seed=0):
+def digits(*, seed: int = 0) -> Split:
     """Load the 8x8 digits that ship inside scikit-learn: 1,347 to train on, 450 to test.
 
     Args:
@@ -66,7 +66,12 @@ def digits(*, seed=0):
     return Split(x_train, y_train, x_test, y_test)
 
 
-def mnist(folder=None, *, url=MNIST, sha256=MNIST_SHA256):
+def mnist(
+    folder: str | os.PathLike[str] | None = None,
+    *,
+    url: str = MNIST,
+    sha256: str = MNIST_SHA256,
+) -> Split:
     """Load MNIST: from `folder` if it is there, else from the network; else the digits, and say so.
 
     Args:
@@ -105,7 +110,7 @@ def mnist(folder=None, *, url=MNIST, sha256=MNIST_SHA256):
     )
 
 
-def curve(n=500, *, seed=0):
+def curve(n: int = 500, *, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     """Draw Mofan's curve: y = x^2 - 5 + noise, x from -7 to 10, noise of deviation 8.
 
     Args:

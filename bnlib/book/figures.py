@@ -1,21 +1,32 @@
 """Pictures that more than one chapter draws, in the style of `bnlib.book.style`."""
 
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Any
+
 import numpy as np
 
 from bnlib._extras import needed
 
 with needed("bnlib.book.figures", "notebook"):
+    from matplotlib.axes import Axes
     from matplotlib.patches import FancyArrowPatch, PathPatch
     from matplotlib.path import Path
 
 
+from bnlib._typing import Axis
 from bnlib.axes import layout
 from bnlib.book.style import AFTER, BEFORE, GRID, MUTED, PAPER, WRONG, line, points
 
 __all__ = ["averaged", "graph", "ridges", "strips"]
 
 
-def strips(ax, channels, *, labels=None, marked=None):
+def strips(
+    ax: Axes,
+    channels: np.ndarray | Sequence[np.ndarray],
+    *,
+    labels: Sequence[str] | None = None,
+    marked: int | None = None,
+) -> None:
     """Draw each channel as a strip of dots over a bar: its mean, and one deviation to either side.
 
     Args:
@@ -40,7 +51,14 @@ def strips(ax, channels, *, labels=None, marked=None):
     ax.grid(axis="y", visible=False)
 
 
-def ridges(ax, rows, edges, *, color, labels=None):
+def ridges(
+    ax: Axes,
+    rows: Sequence[np.ndarray],
+    edges: Sequence[float] | np.ndarray,
+    *,
+    color: str,
+    labels: Sequence[str] | None = None,
+) -> None:
     """Draw one histogram per row, each scaled to its own highest bar.
 
     Args:
@@ -76,8 +94,15 @@ def _dots(ax, values, heights):
 
 
 def averaged(
-    ax, shape, axis=-1, *, channel=-1, groups=None, location=None, colour=AFTER
-):
+    ax: Axes,
+    shape: Sequence[int],
+    axis: Axis = -1,
+    *,
+    channel: int = -1,
+    groups: int | None = None,
+    location: Sequence[int] | None = None,
+    colour: str = AFTER,
+) -> None:
     """Draw an array as a table of feature maps, and colour the values that share one mean.
 
     One row per example, one column per channel, one square per value. A sequence is one row of
@@ -167,7 +192,13 @@ def _finish_maps(ax, shape):
     ax.spines[:].set_visible(False)
 
 
-def graph(ax, boxes, arrows, *, shaded=()):
+def graph(
+    ax: Axes,
+    boxes: Mapping[str, Any],
+    arrows: Iterable[tuple[str, str, str]],
+    *,
+    shaded: Collection[str] = (),
+) -> None:
     """Draw a computational graph: boxes with text, and arrows between them.
 
     Args:

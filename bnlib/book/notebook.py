@@ -86,7 +86,7 @@ def show_source(*objects: Any) -> None:
     _publish({"text/markdown": f"{fence}python\n{code}\n{fence}", "text/plain": code})
 
 
-def _source(each: Any) -> str:
+def _source(each):
     """Return the source of one object, ready to show."""
     try:
         code = inspect.getsource(each)
@@ -101,7 +101,7 @@ def _source(each: Any) -> str:
     return _shorten_docstrings(code).strip("\n")
 
 
-def _shorten_docstrings(code: str) -> str:
+def _shorten_docstrings(code):
     """Cut each docstring to its first line and leave every other character as it is."""
     documented = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
     nodes = [node for node in ast.walk(ast.parse(code)) if isinstance(node, documented)]
@@ -115,7 +115,7 @@ def _shorten_docstrings(code: str) -> str:
     return b"".join(lines).decode()
 
 
-def _first_line(literal: str) -> str:
+def _first_line(literal):
     """Cut a string literal, quotes and all, to its first line of text."""
     literal_parts = re.compile(r"""(\w*)(\"{3}|'{3}|"|')(.*)\2""", re.DOTALL)
     opening, quotes, text = literal_parts.fullmatch(literal).groups()
@@ -153,11 +153,11 @@ def show_table(headers: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
     )
 
 
-def _is_number(value: Any) -> bool:
+def _is_number(value):
     return isinstance(value, Real) and not isinstance(value, bool)
 
 
-def _cell(value: Any) -> str:
+def _cell(value):
     """Write one value; integers in full, other numbers with three significant digits."""
     if not _is_number(value):
         return " ".join(str(value).split())
@@ -173,13 +173,13 @@ def _cell(value: Any) -> str:
     return re.sub("^-", "−", text)
 
 
-def _markdown(cells: list[list[str]], right: list[bool]) -> str:
+def _markdown(cells, right):
     lines = [" | ".join(cell.replace("|", "\\|") for cell in row) for row in cells]
     lines.insert(1, " | ".join("--:" if numeric else ":--" for numeric in right))
     return "\n".join(f"| {line} |" for line in lines)
 
 
-def _aligned(cells: list[list[str]], right: list[bool]) -> str:
+def _aligned(cells, right):
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     aligns = [">" if numeric else "<" for numeric in right]
     rows = [
@@ -189,7 +189,7 @@ def _aligned(cells: list[list[str]], right: list[bool]) -> str:
     return "\n".join("  ".join(row).rstrip() for row in rows)
 
 
-def _publish(data: dict[str, str]) -> None:
+def _publish(data):
     """Send all forms to the notebook; outside of one, print the plain form."""
     if get_ipython() is None:
         print(data["text/plain"])  # noqa: T201

@@ -178,7 +178,7 @@ def svg(fig: mpl.figure.Figure, alt: str) -> str:
     return adaptive_svg(fig, alt, dark=_DARK, ink=INK)
 
 
-def _role(colour: str) -> Role:
+def _role(colour):
     if colour not in _DRAWN:
         raise ValueError(
             f"colour must be one of bnlib.book.style that draws data; got {colour!r}. "
