@@ -5,12 +5,13 @@
 #   make pdf        print the website as one book, _build/bnlib-book.pdf
 #   make test       everything: lint, library, notebooks, built site
 #   make test-slow  what only repeats, elsewhere or for longer, what `make test` shows
+#   make chapters   make the lists of chapters (contents, code map, README ...) from book/chapters.toml
 #   make notebooks  execute the chapters whose text or library changed, in place
 #   make explorables  bundle the widgets of explorables/ (the one verb that needs Node and npm)
 #   make bench      time bnlib beside its peers; prints ratios
 #   make links      ask whether the links that lead out of the book still work
 #   make lighthouse  let Lighthouse judge each chapter of the built site (needs Node and npx)
-#   make lint       ruff, format and types; the workflows too
+#   make lint       ruff, format, imports and types; the workflows too
 #   make format     let ruff rewrite
 #   make lock       resolve the versions in pyproject.toml into requirements.lock
 #   make dist       build sdist and wheel into dist/, and try the wheel where nothing else is
@@ -37,7 +38,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK = 1
 # What a failed recipe wrote is not up to date: a site that was built with a warning, say.
 .DELETE_ON_ERROR:
 
-.PHONY: bench book browser explorables lighthouse links pdf serve test test-lib test-notebooks test-site test-slow notebooks lint format lock dist clean distclean writable
+.PHONY: bench book browser explorables lighthouse links pdf serve test test-lib test-notebooks test-site test-slow chapters notebooks lint format lock dist clean distclean writable
 
 book: _build/html/index.html
 	@$(BIN)/python -c 'import pathlib; print("The book is ready. Open", pathlib.Path("$<").resolve().as_uri())'
@@ -78,6 +79,9 @@ test-notebooks: _build/.notebooks-tested
 test-site: _build/html/index.html browser
 	$(PYTEST) -m "not slow" $(SITE_TESTS)
 
+chapters: $(READY)
+	$(BIN)/python -m tools.chapters
+
 notebooks: $(READY) $(TORCH)
 	$(BIN)/python tools/notebooks.py
 
@@ -98,6 +102,7 @@ bench: $(READY) $(TORCH)
 lint: $(READY)
 	$(BIN)/python -m ruff check .
 	$(BIN)/python -m ruff format --check .
+	$(BIN)/python -c 'from importlinter.cli import lint_imports_command as main; main()' --no-cache --no-logo
 	$(BIN)/python -m mypy
 	$(BIN)/python -m tools.workflows
 
