@@ -25,7 +25,6 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 TORCH  := $(VENV)/.torch
 
-NOTEBOOKS := $(shell find book -name '*.ipynb' -not -path '*/.*')
 LIBRARY   := $(shell find bnlib -name '*.py')
 SITE_FROM := _config.yml CHANGELOG.md $(shell find book vendor -type f -not -name '*.pyc' -not -path '*/.*') $(LIBRARY)
 
@@ -63,7 +62,8 @@ serve: book
 test: browser lint test-lib test-notebooks test-site
 
 # The tests of a file stay in one worker, but for a few: see tests/conftest.py.
-PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --durations=10
+SIDE_BY_SIDE := -n $(WORKERS) --dist loadfile --durations=10
+PYTEST := $(BIN)/python -m pytest $(SIDE_BY_SIDE)
 
 # What needs a browser or builds a book. The longest comes first.
 SITE_TESTS := tests/site tests/project/test_setup.py tests/book/test_style.py
@@ -74,7 +74,9 @@ test-lib: $(READY) $(TORCH)
 test-slow: _build/html/index.html $(TORCH) browser
 	$(PYTEST) -m slow tests
 
-test-notebooks: _build/.notebooks-tested
+# nbval runs the notebooks that changed since it last passed; all of them when the library did.
+test-notebooks: $(READY) $(TORCH)
+	$(BIN)/python tools/notebooks.py --test $(SIDE_BY_SIDE)
 
 test-site: _build/html/index.html browser
 	$(PYTEST) -m "not slow" $(SITE_TESTS)
@@ -144,14 +146,6 @@ _build/html/index.html: $(READY) $(SITE_FROM)
 	rm -rf _build/html _build/.doctrees
 	$(BIN)/python -c 'from jupyter_book.cli.main import main; main()' build book --config _config.yml --path-output . -n -W --keep-going
 	@touch $@
-
-# nbval runs the notebooks that changed since it last passed; all of them when the library did.
-NBVAL_ALSO := $(READY) $(TORCH) $(LIBRARY) book/conftest.py tools/tolerance.py tests/nbval_sanitize.cfg
-_build/.notebooks-tested: $(NOTEBOOKS) $(NBVAL_ALSO)
-	$(PYTEST) --nbval --nbval-current-env --nbval-cell-timeout=300 \
-		--nbval-sanitize-with tests/nbval_sanitize.cfg \
-		$(if $(filter $(NBVAL_ALSO),$?),$(NOTEBOOKS),$(filter %.ipynb,$?))
-	@mkdir -p $(@D) && touch $@
 
 clean:
 	rm -rf _build dist .pytest_cache .ruff_cache .hypothesis

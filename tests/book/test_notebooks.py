@@ -18,6 +18,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
+from tools import notebooks
 from tools.notebooks import execute, read_text
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -381,8 +382,7 @@ def failed_cells(request, good, tmp_path_factory):
         "-p",
         "no:cacheprovider",
     ]
-    command += ["--nbval", "--nbval-current-env", "--nbval-cell-timeout=60"]
-    command += ["--nbval-sanitize-with", str(ROOT / "tests" / "nbval_sanitize.cfg")]
+    command += notebooks.NBVAL
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     run = subprocess.run(
         [*command, str(folder)],
