@@ -33,10 +33,9 @@ from browsing import (
 from bs4 import BeautifulSoup
 from PIL import Image
 from sphinx.errors import ExtensionError
-from test_rules import code_map_rows
 
 import bnlib
-from tools import book_pdf, card, links
+from tools import book_pdf, card, chapters, links
 from tools.server import serve
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -399,15 +398,12 @@ def test_every_source_can_be_reached(site):
 
 def test_the_reference_names_the_chapter_of_each_module():
     text = (ROOT / "book/api.md").read_text()
-    sections = dict(re.findall(r"(?ms)^## (bnlib\.\w+)\n\n(.*?)\n\n", text))
-    for chapter, module, *_ in code_map_rows(ROOT):
-        below = sections[module.strip("`")]
-        if number := re.match(r"(\d+) \[.*\]\((.+)\.ipynb\)", chapter):
-            assert re.fullmatch(
-                rf"Chapter {number[1]}: \[.+\]\({number[2]}\)\.", below
-            ), module
-        else:
-            assert below.startswith("Appendix: [")
+    sections = dict(re.findall(r"(?ms)^## (bnlib[\w.]+)\n\n(.*?)\n\n", text))
+    pages = [page for part in chapters.read_parts(ROOT) for page in part.pages]
+    for page in (page for page in pages if page.paper):
+        module, _ = chapters.module_of(ROOT, page.stem)
+        where = f"Chapter {page.number}" if page.number else "Appendix"
+        assert sections[module] == f"{where}: [{page.title}]({page.page})."
     assert [name for name, below in sections.items() if below.startswith("```")] == []
 
 
