@@ -2,15 +2,15 @@
 
 import subprocess
 import sys
-from pathlib import Path
 
 import nbformat
 import pytest
+from building import plant
+from facts import ROOT
 
 from tools import notebooks
 from tools.notebooks import check_all, fingerprint, make_all, read_text
 
-ROOT = Path(__file__).resolve().parents[2]
 CHAPTER = """\
 ---
 kernelspec:
@@ -55,14 +55,14 @@ os.write(2, b"what a C library has to say")
 @pytest.fixture
 def project(tmp_path):
     """Make a project of one chapter and a library."""
-    for name, content in {
-        "text/part1/01_twice.md": CHAPTER,
-        "bnlib/twice.py": "def twice(x):\n    return 2 * x\n",
-        "requirements.lock": "numpy==2.4.6\n",
-    }.items():
-        path = tmp_path / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(content)
+    plant(
+        tmp_path,
+        {
+            "text/part1/01_twice.md": CHAPTER,
+            "bnlib/twice.py": "def twice(x):\n    return 2 * x\n",
+            "requirements.lock": "numpy==2.4.6\n",
+        },
+    )
     return tmp_path
 
 

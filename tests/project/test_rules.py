@@ -7,18 +7,14 @@ it must find none, and then on planted faults, which it must find: a rule that c
 import ast
 import re
 import shutil
-import subprocess
 import sys
-import tomllib
-from pathlib import Path
 
 import pytest
+from building import plant, run
+from facts import CORE, ROOT
 
 from tools import chapters
 from tools.chapters import make_all, module_of, public_names, read_parts
-
-ROOT = Path(__file__).resolve().parents[2]
-
 
 # Reading the project
 
@@ -41,26 +37,7 @@ def notebooks(root):
     return sorted((root / "book").glob("part*/*.ipynb"))
 
 
-def plant(root, files):
-    """Write a small tree, `{path: text}`, for a rule to find fault with."""
-    for name, text in files.items():
-        path = root / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
-
-
 # Imports: one way, in the order of the layers in pyproject.toml, which import-linter checks
-
-LINTER = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]
-LAYERS = [re.findall(r"\w+", layer) for layer in LINTER["contracts"][0]["layers"]]
-FRAMEWORKS = {"doctor", "conventions", "replicas", "keras", "tf_ops"}
-EVERYWHERE = {"cli", "conformance"}  # lazily they may import anything
-CORE = [
-    name
-    for layer in reversed(LAYERS)
-    for name in layer
-    if name not in FRAMEWORKS | EVERYWHERE | {"book"} and not is_private(name)
-]
 
 
 def lint_imports(root):
@@ -68,7 +45,7 @@ def lint_imports(root):
     code = "from importlinter.cli import lint_imports_command as main; main()"
     command = [sys.executable, "-c", code, "--no-cache", "--no-logo"]
     command.append(ROOT / "pyproject.toml")
-    return subprocess.run(command, cwd=root, capture_output=True, text=True)
+    return run(*command, cwd=root)
 
 
 @pytest.fixture
@@ -625,11 +602,6 @@ def test_a_function_that_does_too_much_is_found():
     branches = "".join(f"    if x == {i}:\n        x += 1\n" for i in range(16))
     lines = "    x += 1\n" * 70
     for body, rule in ((branches, "C901"), (lines, "PLR0915")):
-        found = subprocess.run(
-            [sys.executable, "-m", "ruff", "check", "--output-format=concise", "-"],
-            input=f"def f(x):\n{body}    return x\n",
-            capture_output=True,
-            text=True,
-            cwd=ROOT,
-        )
+        ruff = (sys.executable, "-m", "ruff", "check", "--output-format=concise", "-")
+        found = run(*ruff, input=f"def f(x):\n{body}    return x\n")
         assert rule in found.stdout, found.stdout + found.stderr

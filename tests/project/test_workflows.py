@@ -7,18 +7,15 @@ import ast
 import importlib.metadata
 import re
 import sys
-from pathlib import Path
 
 import pytest
 import yaml
+from facts import CORE, FRAMEWORKS, NAME, PROJECT, ROOT
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
-from test_project import NAME, PROJECT
-from test_rules import CORE, FRAMEWORKS
 
 from tools import workflows
 
-ROOT = Path(__file__).resolve().parents[2]
 FILES = sorted(ROOT.glob(".github/workflows/*.yml"))
 EXTRAS = PROJECT["optional-dependencies"]
 MODULES = importlib.metadata.packages_distributions()

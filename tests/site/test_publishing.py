@@ -4,11 +4,9 @@ A book of a few pages is built with an address, as GitHub Actions does, and with
 in it is a real one, with mathematics, figures, an explorable and exercises.
 """
 
-import importlib.util
 import io
 import os
 import re
-import shutil
 import subprocess
 import sys
 import tomllib
@@ -31,6 +29,8 @@ from browsing import (
     poor_alternatives,
 )
 from bs4 import BeautifulSoup
+from building import jupyter_book, lay_out_book, load_extension
+from facts import ROOT
 from PIL import Image
 from sphinx.errors import ExtensionError
 
@@ -38,7 +38,6 @@ import bnlib
 from tools import book_pdf, card, chapters, links
 from tools.server import serve
 
-ROOT = Path(__file__).resolve().parents[2]
 CHAPTER = "part1/03_transform"
 REPOSITORY, SITE = "https://github.com/Ann/bn-book", "https://ann.github.io/bn-book/"
 TOC = f"""
@@ -74,43 +73,21 @@ Take 5 % of `x[0]`, below 1e-6, in 0.1 to 0.2 of all, for the shape (N, H, W, C)
 """
 
 
-def load_extension():
-    path = ROOT / "book/_ext/bnpublish.py"
-    spec = importlib.util.spec_from_file_location("bnpublish", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-bnpublish = load_extension()
+bnaddress, bnlinks = load_extension("bnaddress"), load_extension("bnlinks")
 
 
 # Two books
 
 
 def start_build(folder, toc, home, **said):
-    """Start to build a book with the project's configuration; `said` is said by the environment."""
-    parts = [
-        "_config.yml",
-        "vendor",
-        "CHANGELOG.md",
-        "requirements.lock",
-    ]
-    parts += ["book/_ext", "book/_static", "book/_templates", "book/references.bib"]
+    """Start to build a book of some of our pages; `said` is said by the environment."""
     names = re.findall(r"file: (\S+)", toc)
-    parts += [f"book/{name}{'.ipynb' if '/' in name else '.md'}" for name in names]
-    for part in parts:
-        source, target = ROOT / part, folder / part
-        target.parent.mkdir(parents=True, exist_ok=True)
-        (shutil.copytree if source.is_dir() else shutil.copy)(source, target)
-    (folder / "book/_toc.yml").write_text(toc)
-    (folder / "book/index.md").write_text(home)
+    pages = [f"book/{name}{'.ipynb' if '/' in name else '.md'}" for name in names]
+    also = ["CHANGELOG.md", "requirements.lock", *pages]
+    lay_out_book(folder, {"_toc.yml": toc, "index.md": home}, also)
     spoken = {k: v for k, v in os.environ.items() if not k.startswith("BOOK_")}
     return subprocess.Popen(
-        [
-            *(Path(sys.executable).with_name("jupyter-book"), "build", "book"),
-            *("--config", "_config.yml", "--path-output", "."),
-        ],
+        jupyter_book(),
         cwd=folder,
         env={**spoken, **said, "NO_COLOR": "1"},
         stdout=subprocess.PIPE,
@@ -183,8 +160,8 @@ def meta(site, name):
     ],
 )
 def test_the_site_follows_from_the_repository(repository, site):
-    assert bnpublish.find_site("", bnpublish.find_repository(repository)) == site
-    given = bnpublish.find_site(" https://bn.example.org/book ", repository)
+    assert bnaddress.find_site("", bnaddress.find_repository(repository)) == site
+    given = bnaddress.find_site(" https://bn.example.org/book ", repository)
     assert given == "https://bn.example.org/book/"
 
 
@@ -195,12 +172,12 @@ def test_a_wrong_repository_is_refused(value):
     with pytest.raises(
         ExtensionError, match=rf"owner/name, and is '{value}'.*BOOK_REPOSITORY"
     ):
-        bnpublish.find_repository(value)
+        bnaddress.find_repository(value)
 
 
 def test_a_wrong_site_is_refused():
     with pytest.raises(ExtensionError, match=r"is 'bn\.example\.org'.*BOOK_URL"):
-        bnpublish.find_site("bn.example.org", "")
+        bnaddress.find_site("bn.example.org", "")
 
 
 def test_the_project_itself_is_at_home_nowhere():
@@ -586,7 +563,7 @@ def test_a_broken_link_is_named():
 
 
 def test_a_doi_is_asked_for_at_its_registry():
-    ask = bnpublish.ask_for_the_doi
+    ask = bnlinks.ask_for_the_doi
     assert ask(None, "https://doi.org/10.1/x") == "https://doi.org/api/handles/10.1/x"
     assert ask(None, "https://example.org") is None
 
