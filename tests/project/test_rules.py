@@ -188,6 +188,9 @@ def list_faults(root):
         for notebook in sorted((root / "book").glob("*/*.ipynb"))
         if (page := f"{notebook.parent.name}/{notebook.stem}") not in listed
     ]
+    numbers = [page.number for page in pages if page.number]
+    if numbers != sorted(set(numbers)):
+        faults.append(f"chapters are out of order: {numbers}")
     for page in pages:
         folder = "text" if "/" in page.page else "book"
         text = root / folder / f"{page.page}.md"
@@ -319,6 +322,12 @@ def test_an_untrue_list_is_found(listed, path, old, new, fault):
     assert old in text
     (listed / path).write_text(text.replace(old, new))
     assert fault in "\n".join(list_faults(listed))
+
+
+def test_chapters_out_of_order_are_found(listed):
+    text = (listed / "book/chapters.toml").read_text()
+    (listed / "book/chapters.toml").write_text(text + text)
+    assert list_faults(listed) == ["chapters are out of order: [2, 2]"]
 
 
 def test_a_module_of_the_core_without_a_chapter_is_found(listed):
