@@ -28,13 +28,13 @@ class Page:
 
     @property
     def number(self):
-        """The number of a chapter; a page of the appendix has none."""
+        """Return the number of a chapter; a page of the appendix has none."""
         found = re.search(r"/(\d\d)_", self.page)
         return int(found[1]) if found else None
 
     @property
     def stem(self):
-        """The name of the module and of its test."""
+        """Return the name that the module and its test have."""
         return re.sub(r"^.*/(\d\d_)?", "", self.page)
 
 
@@ -92,7 +92,7 @@ def make_toc(parts):
 
 
 def list_chapters(parts):
-    """The landing page's list: each part with its chapters."""
+    """Write the landing page's list: each part with its chapters."""
     blocks = []
     for part in parts:
         chapters = [page for page in part.pages if page.number]
@@ -105,6 +105,7 @@ def list_chapters(parts):
 
 
 def wrap_item(text):
+    """Break the lines of an item, without parting a link's address."""
     indent = " " * (text.index(" ") + 1)
     return textwrap.fill(
         text,
@@ -122,7 +123,7 @@ def table(*rows):
 
 
 def map_code(root, pages):
-    """The table of the code map."""
+    """Write the table of the code map."""
     rows = []
     for page in pages:
         module, file = module_of(root, page.stem)
@@ -134,7 +135,7 @@ def map_code(root, pages):
 
 
 def list_modules(root, pages):
-    """README's table."""
+    """Write README's table."""
     rows = [
         (
             f"{page.number or 'appendix'} [{page.title}](book/{page.page}.ipynb)",
@@ -147,7 +148,7 @@ def list_modules(root, pages):
 
 
 def refer(root, pages):
-    """The sections of the reference: the library first, then what serves the book alone."""
+    """Write the reference's sections: the library first, then what serves the book alone."""
     sections = []
     for page in pages:
         module, _ = module_of(root, page.stem)
@@ -160,7 +161,7 @@ def refer(root, pages):
 
 
 def refer_to_exercises(root, pages):
-    """The reference of the exercises, a module for each chapter that has some."""
+    """Write the reference of the exercises, a module for each chapter that has some."""
     there = [
         f"bnlib.book.exercises.{page.stem}"
         for page in pages

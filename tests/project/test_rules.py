@@ -122,16 +122,18 @@ def test_a_right_import_is_left_alone(copied):
 # The stem rule: chapter NN_name is about name.py, and tests/**/test_name.py checks it
 
 
+def has_module(root, stem):
+    try:
+        return bool(module_of(root, stem))
+    except FileNotFoundError:
+        return False
+
+
 def stem_faults(root):
     faults = []
     for notebook in notebooks(root):
         number, _, stem = notebook.stem.partition("_")
-        places = [f"bnlib/{stem}", f"bnlib/book/{stem}"]
-        files = [
-            f"{place}{tail}" for place in places for tail in (".py", "/__init__.py")
-        ]
-        is_there = any((root / file).is_file() for file in files)
-        if not re.fullmatch(r"\d\d", number) or not is_there:
+        if not re.fullmatch(r"\d\d", number) or not has_module(root, stem):
             faults.append(f"{notebook.name}: no module {stem}.py")
         text = f"text/{notebook.parent.name}/{notebook.stem}.md"
         if not (root / text).is_file():
