@@ -5,12 +5,13 @@
 #   make pdf        print the website as one book, _build/bnlib-book.pdf
 #   make test       everything: lint, library, notebooks, built site
 #   make test-slow  what only repeats, elsewhere or for longer, what `make test` shows
+#   make chapters   make the lists of chapters (contents, code map, README ...) from book/chapters.toml
 #   make notebooks  execute the chapters whose text or library changed, in place
 #   make explorables  bundle the widgets of explorables/ (the one verb that needs Node and npm)
 #   make bench      time bnlib beside its peers; prints ratios
 #   make links      ask whether the links that lead out of the book still work
 #   make lighthouse  let Lighthouse judge each chapter of the built site (needs Node and npx)
-#   make lint       ruff, format and types; the workflows too
+#   make lint       ruff, format, imports and types; the workflows too
 #   make format     let ruff rewrite
 #   make lock       resolve the versions in pyproject.toml into requirements.lock
 #   make dist       build sdist and wheel into dist/, and try the wheel where nothing else is
@@ -24,7 +25,6 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 TORCH  := $(VENV)/.torch
 
-NOTEBOOKS := $(shell find book -name '*.ipynb' -not -path '*/.*')
 LIBRARY   := $(shell find bnlib -name '*.py')
 SITE_FROM := _config.yml CHANGELOG.md $(shell find book vendor -type f -not -name '*.pyc' -not -path '*/.*') $(LIBRARY)
 
@@ -37,7 +37,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK = 1
 # What a failed recipe wrote is not up to date: a site that was built with a warning, say.
 .DELETE_ON_ERROR:
 
-.PHONY: bench book browser explorables lighthouse links pdf serve test test-lib test-notebooks test-site test-slow notebooks lint format lock dist clean distclean writable
+.PHONY: bench book browser explorables lighthouse links pdf serve test test-lib test-notebooks test-site test-slow chapters notebooks lint format lock dist clean distclean writable
 
 book: _build/html/index.html
 	@$(BIN)/python -c 'import pathlib; print("The book is ready. Open", pathlib.Path("$<").resolve().as_uri())'
@@ -62,7 +62,8 @@ serve: book
 test: browser lint test-lib test-notebooks test-site
 
 # The tests of a file stay in one worker, but for a few: see tests/conftest.py.
-PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --durations=10
+SIDE_BY_SIDE := -n $(WORKERS) --dist loadfile --durations=10
+PYTEST := $(BIN)/python -m pytest $(SIDE_BY_SIDE)
 
 # What needs a browser or builds a book. The longest comes first.
 SITE_TESTS := tests/site tests/project/test_setup.py tests/book/test_style.py
@@ -73,10 +74,15 @@ test-lib: $(READY) $(TORCH)
 test-slow: _build/html/index.html $(TORCH) browser
 	$(PYTEST) -m slow tests
 
-test-notebooks: _build/.notebooks-tested
+# nbval runs the notebooks that changed since it last passed; all of them when the library did.
+test-notebooks: $(READY) $(TORCH)
+	$(BIN)/python tools/notebooks.py --test $(SIDE_BY_SIDE)
 
 test-site: _build/html/index.html browser
 	$(PYTEST) -m "not slow" $(SITE_TESTS)
+
+chapters: $(READY)
+	$(BIN)/python -m tools.chapters
 
 notebooks: $(READY) $(TORCH)
 	$(BIN)/python tools/notebooks.py
@@ -98,6 +104,7 @@ bench: $(READY) $(TORCH)
 lint: $(READY)
 	$(BIN)/python -m ruff check .
 	$(BIN)/python -m ruff format --check .
+	$(BIN)/python -c 'from importlinter.cli import lint_imports_command as main; main()' --no-cache --no-logo
 	$(BIN)/python -m mypy
 	$(BIN)/python -m tools.workflows
 
@@ -139,14 +146,6 @@ _build/html/index.html: $(READY) $(SITE_FROM)
 	rm -rf _build/html _build/.doctrees
 	$(BIN)/python -c 'from jupyter_book.cli.main import main; main()' build book --config _config.yml --path-output . -n -W --keep-going
 	@touch $@
-
-# nbval runs the notebooks that changed since it last passed; all of them when the library did.
-NBVAL_ALSO := $(READY) $(TORCH) $(LIBRARY) book/conftest.py tools/tolerance.py tests/nbval_sanitize.cfg
-_build/.notebooks-tested: $(NOTEBOOKS) $(NBVAL_ALSO)
-	$(PYTEST) --nbval --nbval-current-env --nbval-cell-timeout=300 \
-		--nbval-sanitize-with tests/nbval_sanitize.cfg \
-		$(if $(filter $(NBVAL_ALSO),$?),$(NOTEBOOKS),$(filter %.ipynb,$?))
-	@mkdir -p $(@D) && touch $@
 
 clean:
 	rm -rf _build dist .pytest_cache .ruff_cache .hypothesis

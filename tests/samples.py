@@ -1,20 +1,41 @@
-"""Inputs that hide nothing: unequal means and scales, large offsets, awkward dtypes."""
+"""Inputs that hide nothing: unequal means and scales, large offsets, awkward dtypes.
+
+They need NumPy and hypothesis.
+"""
 
 import numpy as np
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from numpy.typing import DTypeLike, NDArray
+
+__all__ = ["ROWS", "batches", "friendly", "hard_rows"]
 
 
-def friendly(shape, dtype=np.float64, seed=0):
-    """Values whose channels differ in mean and scale: no input that hides a bug."""
+def friendly(
+    shape: tuple[int, ...], dtype: DTypeLike = np.float64, seed: int = 0
+) -> NDArray[np.floating]:
+    """Draw normal values whose channels differ in mean and scale.
+
+    Args:
+        shape: `(..., C)`, the channels last.
+        dtype: the type of the result.
+        seed: which values are drawn.
+
+    Returns:
+        Array of that shape: means from -3 to 5, deviations from 0.5 to 4.
+    """
     rng = np.random.default_rng(seed)
     channels = shape[-1]
     mean, scale = np.linspace(-3, 5, channels), np.linspace(0.5, 4, channels)
     return (mean + scale * rng.standard_normal(shape)).astype(dtype)
 
 
-def hard_rows():
-    """The batches on which frameworks lose the variance, by name."""
+def hard_rows() -> dict[str, NDArray[np.floating]]:
+    """Make the batches on which frameworks lose the variance.
+
+    Returns:
+        Arrays `(N, 2)` of several float types, by a name that says what is hard.
+    """
     rng = np.random.default_rng(1)
     normal = rng.standard_normal((512, 2))
     rows = {
@@ -35,8 +56,7 @@ def hard_rows():
 
 ROWS = hard_rows()
 
-
-# A few examples of three channels, for properties.
+# For properties: float64 batches `(N, 3)` of 2 to 13 examples, whose values float32 holds exactly.
 batches = hnp.arrays(
     np.float64,
     st.tuples(st.integers(2, 13), st.just(3)),

@@ -1,9 +1,12 @@
 """Make the notebooks: read text/**/*.md, run every cell, store book/**/*.ipynb with the outputs.
 
+Check them with `--test`: nbval runs every cell again and compares the outputs with the stored.
+
 Only what changed is run. A notebook is up to date while everything that its outputs depend on (its
 text, the library, the locked versions, this file, and the notebook itself) has the fingerprint
-recorded in _build/notebooks.json after its last run. Without a record, as in a fresh clone, it is
-run. The result depends on those files alone, so a second run changes no byte.
+recorded in _build/notebooks.json after its last run; that it was made and that it was checked are
+recorded apart. Without a record, as in a fresh clone, it is run. The result depends on those files
+alone, so a second run changes no byte.
 
 A notebook with a failing cell stays as it was.
 """
@@ -12,6 +15,7 @@ import argparse
 import hashlib
 import json
 import os
+import subprocess
 import sys
 import time
 from collections import Counter
@@ -41,6 +45,11 @@ METADATA = {
     "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
     "language_info": {"name": "python", "pygments_lexer": "ipython3"},
 }
+SANITIZE = "tests/nbval_sanitize.cfg"
+NBVAL = ["--nbval", "--nbval-current-env", f"--nbval-cell-timeout={CELL_TIMEOUT}"]
+NBVAL += ["--nbval-sanitize-with", SANITIZE]
+# What is done with a notebook, and which files that depends on besides those that all runs do.
+DEEDS = {"made": [], "checked": ["book/conftest.py", "tools/tolerance.py", SANITIZE]}
 console = Console(highlight=False, soft_wrap=True)
 
 
@@ -94,14 +103,54 @@ def execute(notebook: nbformat.NotebookNode, folder: Path) -> str:
     return nbformat.writes(notebook) + "\n"
 
 
-def fingerprint(root: Path, text: Path, notebook: Path) -> str:
-    """Hash everything that the outputs of a notebook depend on, and the notebook."""
+# What is up to date
+
+
+def find_texts(root: Path) -> dict[str, tuple[Path, Path]]:
+    """Map the name of each chapter, such as "part1/02_moments", to its text and its notebook."""
+    texts = sorted(root.glob("text/**/*.md"))
+    names = [
+        text.relative_to(root / "text").with_suffix("").as_posix() for text in texts
+    ]
+    return {
+        name: (text, root / "book" / f"{name}.ipynb")
+        for name, text in zip(names, texts, strict=True)
+    }
+
+
+def fingerprint(root: Path, *files: Path) -> str:
+    """Hash everything that the outputs of all notebooks depend on, and some files."""
     digest = hashlib.sha256()
     library = sorted(root.glob("bnlib/**/*.py"))
-    for path in [Path(__file__), root / "requirements.lock", *library, text, notebook]:
+    locks = sorted(root.glob("requirements*.lock"))
+    for path in [Path(__file__), *locks, *library, *files]:
         content = path.read_bytes() if path.exists() else b""
         digest.update(f"{path.name} {len(content)}\n".encode() + content)
     return digest.hexdigest()
+
+
+class Record:
+    """What was done with each notebook, "made" or "checked", and its fingerprint then."""
+
+    def __init__(self, root: Path):
+        self.root = root
+        self.texts = find_texts(root)
+        self.file = root / "_build" / "notebooks.json"
+        self.done = json.loads(self.file.read_text()) if self.file.exists() else {}
+
+    def mark(self, deed: str, name: str) -> str:
+        """Return the fingerprint that a notebook has now, as far as a deed depends on it."""
+        also = [self.root / file for file in DEEDS[deed]]
+        return fingerprint(self.root, *self.texts[name], *also)
+
+    def is_stale(self, deed: str, name: str) -> bool:
+        """Tell whether something changed since the deed was done."""
+        return self.done.get(f"{deed} {name}") != self.mark(deed, name)
+
+    def remember(self, deed: str, name: str, mark: str) -> None:
+        """Note that a deed was done."""
+        self.done[f"{deed} {name}"] = mark
+        replace(self.file, json.dumps(self.done, indent=1, sort_keys=True) + "\n")
 
 
 def replace(path: Path, content: str) -> None:
@@ -110,6 +159,9 @@ def replace(path: Path, content: str) -> None:
     new = path.with_name(path.name + ".new")
     new.write_text(content, encoding="utf-8", newline="\n")
     new.replace(path)
+
+
+# Making and checking
 
 
 def make(text: Path, notebook: Path, *, check: bool) -> str:
@@ -150,22 +202,45 @@ def make_all(root: Path, *, everything: bool = False, check: bool = False) -> Co
     Returns:
         How many were "up to date", "stored", "unchanged", "would change" or "failed".
     """
-    memory = root / "_build" / "notebooks.json"
-    record = json.loads(memory.read_text()) if memory.exists() else {}
-    outcomes = Counter()
-    texts = sorted(root.glob("text/**/*.md"))
-    for text in track(texts, "Running", console=console, transient=True):
-        name = text.relative_to(root / "text").with_suffix("").as_posix()
-        notebook = root / "book" / f"{name}.ipynb"
+    record, outcomes = Record(root), Counter()
+    for name in track(list(record.texts), "Running", console=console, transient=True):
         start, outcome = time.perf_counter(), "up to date"
-        if everything or check or record.get(name) != fingerprint(root, text, notebook):
-            outcome = make(text, notebook, check=check)
+        if everything or check or record.is_stale("made", name):
+            outcome = make(*record.texts[name], check=check)
         if outcome in ("stored", "unchanged"):
-            record[name] = fingerprint(root, text, notebook)
-            replace(memory, json.dumps(record, indent=1, sort_keys=True) + "\n")
+            record.remember("made", name, record.mark("made", name))
         console.print(f"{name}: {outcome} ({time.perf_counter() - start:.1f} s)")
         outcomes[outcome] += 1
     return outcomes
+
+
+def check_all(root: Path, options: list[str]) -> int:
+    """Let nbval check the notebooks that changed since they last passed.
+
+    Args:
+        root: The folder that holds text/, book/ and bnlib/.
+        options: Further ones for pytest.
+
+    Returns:
+        The exit code of pytest.
+    """
+    record = Record(root)
+    stale = {
+        name: record.mark("checked", name)
+        for name in record.texts
+        if record.is_stale("checked", name)
+    }
+    fresh, every = len(record.texts) - len(stale), len(record.texts)
+    console.print(f"{fresh} of {every} notebooks are up to date")
+    if not stale:
+        return 0
+    files = [str(record.texts[name][1].relative_to(root)) for name in stale]
+    command = [sys.executable, "-m", "pytest", *NBVAL, *options, *files]
+    code = subprocess.run(command, cwd=root).returncode
+    if code == 0:
+        for name, mark in stale.items():
+            record.remember("checked", name, mark)
+    return code
 
 
 def main() -> int:
@@ -178,8 +253,16 @@ def main() -> int:
     parser.add_argument(
         "--root", type=Path, default=ROOT, help="the project (default: this one)"
     )
+    parser.add_argument(
+        "--test",
+        nargs=argparse.REMAINDER,
+        metavar="OPTION",
+        help="check what changed with nbval; the rest is for pytest",
+    )
     options = parser.parse_args()
     os.environ.update(ENVIRONMENT)
+    if options.test is not None:
+        return check_all(options.root.resolve(), options.test)
     outcomes = make_all(
         options.root.resolve(), everything=options.all, check=options.check
     )

@@ -123,6 +123,14 @@ def bundle(app, exception):
     draw_only(static, "".join(re.findall("[\ue000-\uf8ff]", text)))
 
 
+def for_paper_only(app, pagename, templatename, context, doctree):
+    """Let no screen wait for the style sheet of the printed page."""
+    for style in context["css_files"]:
+        if style.filename == "_static/print.css":
+            style.attributes["media"] = "print"
+
+
 def setup(app):
+    app.connect("html-page-context", for_paper_only)
     app.connect("build-finished", bundle, priority=900)  # the theme writes a sheet late
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -2,15 +2,15 @@
 
 import subprocess
 import sys
-from pathlib import Path
 
 import nbformat
 import pytest
+from building import plant
+from facts import ROOT
 
 from tools import notebooks
-from tools.notebooks import fingerprint, make_all, read_text
+from tools.notebooks import check_all, fingerprint, make_all, read_text
 
-ROOT = Path(__file__).resolve().parents[2]
 CHAPTER = """\
 ---
 kernelspec:
@@ -55,14 +55,14 @@ os.write(2, b"what a C library has to say")
 @pytest.fixture
 def project(tmp_path):
     """Make a project of one chapter and a library."""
-    for name, content in {
-        "text/part1/01_twice.md": CHAPTER,
-        "bnlib/twice.py": "def twice(x):\n    return 2 * x\n",
-        "requirements.lock": "numpy==2.4.6\n",
-    }.items():
-        path = tmp_path / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(content)
+    plant(
+        tmp_path,
+        {
+            "text/part1/01_twice.md": CHAPTER,
+            "bnlib/twice.py": "def twice(x):\n    return 2 * x\n",
+            "requirements.lock": "numpy==2.4.6\n",
+        },
+    )
     return tmp_path
 
 
@@ -156,6 +156,7 @@ def test_what_did_not_change_is_not_run_again(project, monkeypatch):
         "bnlib/twice.py",
         "bnlib/new.py",
         "requirements.lock",
+        "requirements-torch.lock",
     ],
 )
 def test_what_the_outputs_depend_on_makes_them_stale(project, monkeypatch, name):
@@ -177,6 +178,69 @@ def test_a_lost_record_or_notebook_means_running(project, monkeypatch):
     paths(project)[1].unlink()
     assert make_all(project) == {"stored": 1}
     assert len(ran) == 3
+
+
+def pretend_to_check(monkeypatch, code=0):
+    """Replace nbval, and collect the commands that would run it."""
+    ran = []
+
+    def run(command, cwd):
+        ran.append(command)
+        return subprocess.CompletedProcess(command, code)
+
+    monkeypatch.setattr(notebooks.subprocess, "run", run)
+    return ran
+
+
+def test_what_passed_is_not_checked_again(project, monkeypatch):
+    ran = pretend_to_check(monkeypatch)
+    assert check_all(project, ["-n", "2"]) == check_all(project, []) == 0
+    [command] = ran
+    assert command[-3:] == ["-n", "2", "book/part1/01_twice.ipynb"]
+    (project / "text/part1/02_thrice.md").write_text("# Thrice\n")
+    assert check_all(project, []) == 0
+    assert ran[1][-1] == "book/part1/02_thrice.ipynb"
+    assert "book/part1/01_twice.ipynb" not in ran[1]
+
+
+def test_what_failed_is_checked_again(project, monkeypatch):
+    ran = pretend_to_check(monkeypatch, code=1)
+    assert check_all(project, []) == check_all(project, []) == 1
+    assert len(ran) == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "made"),
+    [
+        ("bnlib/twice.py", True),
+        ("book/part1/01_twice.ipynb", True),
+        ("book/conftest.py", False),
+        ("tools/tolerance.py", False),
+        ("tests/nbval_sanitize.cfg", False),
+    ],
+)
+def test_making_and_checking_go_stale_apart(project, monkeypatch, name, made):
+    """How outputs are compared has no part in making them, and who makes has not compared."""
+    made_now, checked_now = pretend(monkeypatch), pretend_to_check(monkeypatch)
+    for _ in range(2):
+        make_all(project)
+        check_all(project, [])
+    assert (len(made_now), len(checked_now)) == (1, 1)
+    (project / name).parent.mkdir(parents=True, exist_ok=True)
+    with (project / name).open("a") as file:
+        file.write("\n")
+    check_all(project, [])
+    make_all(project)
+    assert (len(made_now), len(checked_now)) == (1 + made, 2)
+
+
+def test_the_rest_of_the_command_line_is_for_pytest(project, monkeypatch):
+    ran = pretend_to_check(monkeypatch, code=3)
+    command = ["notebooks.py", "--root", str(project), "--test", "-n", "2", "-x"]
+    monkeypatch.setattr(sys, "argv", command)
+    monkeypatch.setattr(notebooks, "ENVIRONMENT", {})
+    assert notebooks.main() == 3
+    assert ran[0][-4:-1] == ["-n", "2", "-x"]
 
 
 def test_moving_a_byte_from_one_file_to_the_next_is_a_change(project):

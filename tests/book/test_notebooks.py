@@ -11,16 +11,16 @@ import html
 import os
 import re
 import shutil
-import subprocess
 import sys
-from pathlib import Path
 
 import nbformat
 import pytest
+from building import run
+from facts import ROOT
 
+from tools import notebooks
 from tools.notebooks import execute, read_text
 
-ROOT = Path(__file__).resolve().parents[2]
 TEXTS = sorted(ROOT.glob("text/**/*.md"))
 NOTEBOOKS = [
     path
@@ -381,19 +381,11 @@ def failed_cells(request, good, tmp_path_factory):
         "-p",
         "no:cacheprovider",
     ]
-    command += ["--nbval", "--nbval-current-env", "--nbval-cell-timeout=60"]
-    command += ["--nbval-sanitize-with", str(ROOT / "tests" / "nbval_sanitize.cfg")]
+    command += notebooks.NBVAL
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    run = subprocess.run(
-        [*command, str(folder)],
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
-        env=environment,
-        timeout=300,
-    )
-    results = re.findall(r"(\w+)\.ipynb::Cell (\d+) (PASSED|FAILED)", run.stdout)
-    assert len(results) == len(names) * len(ALL), run.stdout + run.stderr
+    done = run(*command, folder, env=environment, timeout=300)
+    results = re.findall(r"(\w+)\.ipynb::Cell (\d+) (PASSED|FAILED)", done.stdout)
+    assert len(results) == len(names) * len(ALL), done.stdout + done.stderr
     failed = {(name, int(cell)) for name, cell, result in results if result == "FAILED"}
     return {name: {cell for other, cell in failed if other == name} for name in names}
 

@@ -1,25 +1,26 @@
-"""The rules that keep the project easy to read: imports, stems, code map, docstrings, types.
+"""The rules that keep the project easy to read: imports, stems, chapters, docstrings, types.
 
-Each rule is a function that returns its faults as strings. It is asserted on the project, where it
-must find none, and then on planted faults, which it must find: a rule that cannot fail is no rule.
+Most rules are functions that return their faults as strings. Each is asserted on the project, where
+it must find none, and then on planted faults, which it must find: a rule that cannot fail is none.
 """
 
 import ast
 import re
-import subprocess
+import shutil
 import sys
-from pathlib import Path
 
 import pytest
+from building import plant, run
+from facts import CORE, ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
-
+from tools import chapters
+from tools.chapters import make_all, module_of, public_names, read_parts
 
 # Reading the project
 
 
 def library(root):
-    """Map each module of bnlib ("moments", "exercises.axes", "__init__") to its tree."""
+    """Map each module of bnlib ("moments", "book.exercises.axes", "__init__") to its tree."""
     trees = {}
     for path in sorted((root / "bnlib").rglob("*.py")):
         parts = path.relative_to(root / "bnlib").with_suffix("").parts
@@ -28,211 +29,125 @@ def library(root):
     return trees
 
 
-def public_names(tree):
-    """Return what a module lists in `__all__`, without importing it."""
-    for node in tree.body:
-        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__":
-            return set(ast.literal_eval(node.value))
-    return set()
-
-
 def is_private(module):
     return any(part.startswith("_") for part in module.split("."))
 
 
-def has_module(root, name):
-    return any(
-        (root / "bnlib" / tail).is_file()
-        for tail in (f"{name}.py", f"{name}/__init__.py")
-    )
-
-
-def chapters(root):
+def notebooks(root):
     return sorted((root / "book").glob("part*/*.ipynb"))
 
 
-def plant(root, files):
-    """Write a small tree, `{path: text}`, for a rule to find fault with."""
-    for name, text in files.items():
-        path = root / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
+# Imports: one way, in the order of the layers in pyproject.toml, which import-linter checks
 
 
-# Imports: one way, in the order of this table: modules | packages added to those of the lines above
-
-LAYERS = """
-axes blocks moments transform gradient population layer parameters variants | numpy
-__init__                                                             |
-tf_ops keras replicas conventions doctor                             | tensorflow keras
-network data                                                         | rich pooch sklearn
-_svg plots pictures notebook experiments claims exercises            | matplotlib IPython
-conformance cli                                                      |
-"""
-TABLE = [
-    [cell.split() for cell in line.split("|")] for line in LAYERS.strip().splitlines()
-]
-CORE = TABLE[0][0]
-ORDER = [module for modules, _ in TABLE for module in modules]
-COMPILED = {"_numba": {"numba"}}  # imported by name, when somebody asks for it
-LAZY = {"conformance", "cli"}  # inside functions these may import anything
+def lint_imports(root):
+    """Run import-linter on the bnlib of a folder, with the contracts of the project."""
+    code = "from importlinter.cli import lint_imports_command as main; main()"
+    command = [sys.executable, "-c", code, "--no-cache", "--no-logo"]
+    command.append(ROOT / "pyproject.toml")
+    return run(*command, cwd=root)
 
 
-def rank(module):
-    """Place a module in the order; a private one that is not in the table comes first."""
-    head = module.split(".")[0]
-    return ORDER.index(head) if head in ORDER else -1
+@pytest.fixture
+def copied(tmp_path):
+    """Copy the library, for a wrong import to be planted in."""
+    skipped = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(ROOT / "bnlib", tmp_path / "bnlib", ignore=skipped)
+    return tmp_path
 
 
-def packages(module):
-    """Return the third-party packages that a module may import."""
-    here = max(rank(module), 0)
-    below = {
-        package
-        for modules, added in TABLE
-        if rank(modules[0]) <= here
-        for package in added
-    }
-    return below | COMPILED.get(module, set())
-
-
-def imported(node, trees, lazy=False):
-    """Yield `(name, lazy)` for each import below `node`; lazy means inside a function."""
-    for child in ast.iter_child_nodes(node):
-        if isinstance(child, ast.Import):
-            yield from ((alias.name, lazy) for alias in child.names)
-        elif isinstance(child, ast.ImportFrom):
-            inner = [
-                a.name
-                for a in child.names
-                if child.module == "bnlib" and a.name in trees
-            ]
-            if len(inner) < len(child.names):
-                yield "." * child.level + (child.module or ""), lazy
-            yield from ((f"bnlib.{name}", lazy) for name in inner)
-        else:
-            inside = isinstance(
-                child, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
-            )
-            yield from imported(child, trees, lazy or inside)
-
-
-def may_import(module, name, lazy):
-    top, _, rest = name.partition(".")
-    if top in sys.stdlib_module_names or (lazy and module in LAZY):
-        return True
-    importer = (
-        "__init__" if module in LAZY else module
-    )  # when loaded, as light as bnlib itself
-    if top != "bnlib":
-        return top in packages(importer)
-    same_package = rest.split(".")[0] == module.split(".")[0]
-    both_private = is_private(module) and is_private(rest)
-    return same_package or both_private or rank(rest or "__init__") < rank(importer)
-
-
-def import_faults(root):
-    trees = library(root)
-    unplaced = [m for m in trees if not is_private(m) and m.split(".")[0] not in ORDER]
-    if unplaced:
-        return [f"bnlib.{module} is in no layer of the table" for module in unplaced]
-    return [
-        f"bnlib.{module} must not import {name}"
-        for module, tree in trees.items()
-        for name, lazy in imported(tree, trees)
-        if not may_import(module, name, lazy)
-    ]
+def add(root, path, code):
+    with (root / "bnlib" / path).open("a") as file:
+        file.write(f"\n{code}\n")
 
 
 def test_imports_run_one_way():
-    assert "moments" in library(ROOT)
-    assert import_faults(ROOT) == []
+    done = lint_imports(ROOT)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "Contracts: 3 kept, 0 broken." in done.stdout
+    assert {"moments", "axes", "blocks", "variants"} <= set(CORE)
 
 
 @pytest.mark.parametrize(
     ("path", "code", "fault"),
     [
-        ("axes.py", "import bnlib.moments", "bnlib.axes must not import bnlib.moments"),
-        (
-            "axes.py",
-            "from bnlib import moments",
-            "bnlib.axes must not import bnlib.moments",
-        ),
-        ("axes.py", "from bnlib import fold", "bnlib.axes must not import bnlib"),
-        ("axes.py", "from .moments import x", "bnlib.axes must not import .moments"),
+        ("axes.py", "import bnlib.moments", "bnlib.axes -> bnlib.moments"),
+        ("axes.py", "from bnlib import moments", "bnlib.axes -> bnlib.moments"),
+        ("axes.py", "from bnlib import fold", "bnlib.axes -> bnlib "),
+        ("axes.py", "from .moments import x", "bnlib.axes -> bnlib.moments"),
+        ("blocks/_numpy.py", "import bnlib.axes", "bnlib.blocks._numpy -> bnlib.axes"),
         (
             "moments.py",
-            "import scipy.stats",
-            "bnlib.moments must not import scipy.stats",
+            "def f():\n  import bnlib.keras",
+            "bnlib.moments -> bnlib.keras",
         ),
+        ("_checks.py", "import bnlib.axes", "bnlib._checks -> bnlib.axes"),
+        ("parameters.py", "import bnlib", "bnlib.parameters -> bnlib "),
+        ("layer.py", "import bnlib.book.data", "bnlib.layer -> bnlib.book.data"),
         (
-            "moments.py",
-            "def f():\n  import keras",
-            "bnlib.moments must not import keras",
-        ),
-        ("_checks.py", "import bnlib.axes", "bnlib._checks must not import bnlib.axes"),
-        (
-            "__init__.py",
-            "import bnlib.tf_ops",
-            "bnlib.__init__ must not import bnlib.tf_ops",
+            "replicas.py",
+            "from bnlib.book import workers",
+            "bnlib.replicas -> bnlib.book.workers",
         ),
         (
             "keras/layer.py",
-            "import matplotlib",
-            "bnlib.keras.layer must not import matplotlib",
+            "import bnlib.replicas",
+            "bnlib.keras.layer -> bnlib.replicas",
         ),
-        ("parameters.py", "import bnlib", "bnlib.parameters must not import bnlib"),
         (
-            "style.py",
+            "book/style.py",
             "import bnlib.book.notebook",
-            "bnlib.book.style must not import bnlib.book.notebook",
+            "bnlib.book.style -> bnlib.book.notebook",
         ),
-        ("cli.py", "import tensorflow", "bnlib.cli must not import tensorflow"),
-        ("cli.py", "import bnlib.doctor", "bnlib.cli must not import bnlib.doctor"),
-        ("mystery.py", "", "bnlib.mystery is in no layer of the table"),
+        ("mystery.py", "", "not listed as layers:\n\n- bnlib.mystery\n"),
+        ("book/mystery.py", "", "not listed as layers:\n\n- bnlib.book.mystery\n"),
     ],
 )
-def test_a_wrong_import_is_found(tmp_path, path, code, fault):
-    plant(tmp_path, {"bnlib/moments.py": "", f"bnlib/{path}": code})
-    assert fault in import_faults(tmp_path)
+def test_a_wrong_import_is_found(copied, path, code, fault):
+    add(copied, path, code)
+    done = lint_imports(copied)
+    assert done.returncode == 1
+    assert fault in done.stdout
 
 
-def test_a_right_import_is_left_alone(tmp_path):
-    plant(
-        tmp_path,
-        {
-            "bnlib/__init__.py": "from bnlib.moments import moments",
-            "bnlib/moments.py": "import math, numpy.linalg\nfrom bnlib._checks import wide",
-            "bnlib/keras/layer.py": "import tensorflow\nfrom bnlib.keras.axis import f",
-            "bnlib/keras/axis.py": "import bnlib.moments",
-            "bnlib/book/exercises/__init__.py": "import bnlib.book.exercises.moments",
-            "bnlib/book/exercises/moments.py": "from bnlib import moments",
-            "bnlib/cli.py": "def main():\n  import argparse, pandas, bnlib.doctor",
-        },
-    )
-    assert import_faults(tmp_path) == []
+def test_a_right_import_is_left_alone(copied):
+    add(copied, "moments.py", "import math, numpy.linalg")
+    add(copied, "doctor.py", "import keras, bnlib.keras")
+    add(copied, "book/claims.py", "from bnlib import moments\nimport bnlib.doctor")
+    add(copied, "cli.py", "def main():\n  import argparse, pandas, bnlib.doctor")
+    done = lint_imports(copied)
+    assert done.returncode == 0, done.stdout
 
 
-# The stem rule: chapter NN_name is about bnlib/name.py, and tests/test_name.py checks it
+# The stem rule: chapter NN_name is about name.py, and tests/**/test_name.py checks it
+
+
+def has_module(root, stem):
+    try:
+        return bool(module_of(root, stem))
+    except FileNotFoundError:
+        return False
 
 
 def stem_faults(root):
     faults = []
-    for notebook in chapters(root):
+    for notebook in notebooks(root):
         number, _, stem = notebook.stem.partition("_")
         if not re.fullmatch(r"\d\d", number) or not has_module(root, stem):
-            faults.append(f"{notebook.name}: no module bnlib/{stem}.py")
+            faults.append(f"{notebook.name}: no module {stem}.py")
         text = f"text/{notebook.parent.name}/{notebook.stem}.md"
         if not (root / text).is_file():
             faults.append(f"{notebook.name}: no text {text}")
-    for module in sorted({m.split(".")[0] for m in library(root) if not is_private(m)}):
-        if not (root / f"tests/test_{module}.py").is_file():
-            faults.append(f"bnlib.{module}: no test tests/test_{module}.py")
+    trees = library(root)
+    modules = {m.removeprefix("book.").split(".")[0]: m for m in trees if m != "book"}
+    for stem, module in sorted(modules.items()):
+        if not is_private(stem) and not list(root.glob(f"tests/**/test_{stem}.py")):
+            faults.append(f"bnlib.{module}: no test test_{stem}.py")
     return faults
 
 
 def test_stems_agree():
-    assert len(chapters(ROOT)) >= 2
+    assert len(notebooks(ROOT)) >= 12
     assert stem_faults(ROOT) == []
 
 
@@ -240,110 +155,194 @@ def test_a_missing_twin_is_found(tmp_path):
     plant(
         tmp_path,
         {
+            "book/part1/01_network.ipynb": "",
             "book/part1/02_moments.ipynb": "",
             "book/part1/03_transform.ipynb": "",
+            "text/part1/01_network.md": "",
             "text/part1/02_moments.md": "",
             "bnlib/moments.py": "",
             "bnlib/_checks.py": "",
             "bnlib/keras/__init__.py": "",
-            "tests/test_moments.py": "",
+            "bnlib/book/__init__.py": "",
+            "bnlib/book/network.py": "",
+            "bnlib/book/style.py": "",
+            "tests/core/test_moments.py": "",
+            "tests/book/test_network.py": "",
         },
     )
     assert stem_faults(tmp_path) == [
-        "03_transform.ipynb: no module bnlib/transform.py",
+        "03_transform.ipynb: no module transform.py",
         "03_transform.ipynb: no text text/part1/03_transform.md",
-        "bnlib.keras: no test tests/test_keras.py",
+        "bnlib.keras: no test test_keras.py",
+        "bnlib.book.style: no test test_style.py",
     ]
 
 
-# The code map: chapter | module | public names | place in the paper
+# One list of chapters, book/chapters.toml, from which the others are made
 
 
-def code_map_rows(root):
-    lines = (root / "book/code_map.md").read_text().splitlines()
-    rows = [
-        [cell.strip() for cell in line.strip("| ").split("|")]
-        for line in lines
-        if "|" in line
+def list_faults(root):
+    """Compare the list with the files, and with what was made from it."""
+    pages = [page for part in read_parts(root) for page in part.pages]
+    listed = {page.page for page in pages}
+    faults = [
+        f"{page}: not in book/chapters.toml"
+        for notebook in sorted((root / "book").glob("*/*.ipynb"))
+        if (page := f"{notebook.parent.name}/{notebook.stem}") not in listed
     ]
-    return [row for row in rows if len(row) > 1 and re.match(r"`?bnlib\.", row[1])]
-
-
-def row_faults(root, trees, row):
-    """Compare one row with the modules, tests and chapters that it names."""
-    if len(row) != 4:
-        return [f"{row[1]}: {len(row)} cells, not 4"]
-    chapter, module, names, _ = row
-    stem = module.strip("`").removeprefix("bnlib.")
-    if stem not in trees:
-        return [f"bnlib.{stem}: no such module"]
-    faults = []
-    wrong = public_names(trees[stem]) ^ set(re.findall(r"`(\w+)`", names))
-    if wrong:
-        faults.append(f"bnlib.{stem}: names differ from __all__: {sorted(wrong)}")
-    if not (root / f"tests/test_{stem}.py").is_file():
-        faults.append(f"bnlib.{stem}: no file tests/test_{stem}.py")
-    for target in re.findall(r"\]\((.+?)\)", chapter):
-        if (
-            not re.search(rf"/\d\d_{stem}\.ipynb$", target)
-            or not (root / "book" / target).exists()
-        ):
-            faults.append(f"bnlib.{stem}: wrong chapter {target}")
-    return faults
-
-
-def code_map_faults(root):
-    trees, rows = library(root), code_map_rows(root)
-    faults = [fault for row in rows for fault in row_faults(root, trees, row)]
-    listed = {row[1].strip("`").removeprefix("bnlib.") for row in rows}
+    numbers = [page.number for page in pages if page.number]
+    if numbers != sorted(set(numbers)):
+        faults.append(f"chapters are out of order: {numbers}")
+    for page in pages:
+        folder = "text" if "/" in page.page else "book"
+        text = root / folder / f"{page.page}.md"
+        if not text.is_file():
+            faults.append(f"{page.page}: no {folder}/{page.page}.md")
+        elif page.title and f"\n# {page.title}\n" not in f"\n{text.read_text()}":
+            faults.append(f"{page.page}: its heading is not {page.title!r}")
+    about = {page.stem for page in pages if page.paper}
     faults += [
-        f"bnlib.{m}: not in the map" for m in CORE if m in trees and m not in listed
+        f"bnlib.{name}: in no chapter"
+        for name in CORE
+        if name in library(root) and name not in about
     ]
-    text = (root / "book/code_map.md").read_text()
-    for notebook in chapters(root):
-        link = notebook.relative_to(root / "book").as_posix()
-        if f"]({link})" not in text:
-            faults.append(f"{link}: not in the map")
+    if not faults:
+        faults += [
+            f"{path.relative_to(root)}: not what `make chapters` makes"
+            for path, text in make_all(root).items()
+            if path.read_text() != text
+        ]
     return faults
 
 
-def test_code_map_is_true():
-    assert len(code_map_rows(ROOT)) >= 3
-    assert code_map_faults(ROOT) == []
+def test_what_lists_the_chapters_is_made_from_one_list():
+    assert list_faults(ROOT) == []
+    assert {path.name for path in make_all(ROOT)} == {
+        "README.md",
+        "_toc.yml",
+        "api.md",
+        "code_map.md",
+        "index.md",
+    }
 
 
-@pytest.mark.parametrize(
-    ("row", "fault"),
-    [
-        ("| 2 | bnlib.moments | `moments` |", "bnlib.moments: 3 cells, not 4"),
-        ("| 2 | bnlib.momenta | `moments` | 3 |", "bnlib.momenta: no such module"),
-        (
-            "| 2 | `bnlib.moments` | `moments`, `mean` | 3 |",
-            "bnlib.moments: names differ from __all__: ['Moments', 'mean']",
-        ),
-        ("| 2 | bnlib.axes | | 3 |", "bnlib.axes: no file tests/test_axes.py"),
-        (
-            "| 2 [m](part1/03_axes.ipynb) | bnlib.moments | `moments` | 3 |",
-            "bnlib.moments: wrong chapter part1/03_axes.ipynb",
-        ),
-        ("", "bnlib.moments: not in the map"),
-        ("", "part1/02_moments.ipynb: not in the map"),
-    ],
-)
-def test_an_untrue_code_map_is_found(tmp_path, row, fault):
-    head = "| chapter | module | public names | paper |\n|---|---|---|---|\n"
+LIST = """
+[[part]]
+caption = "Part I"
+says = "Part I:"
+
+[[part.pages]]
+page = "part1/02_moments"
+title = "Moments"
+sentence = "two"
+holds = "both"
+paper = "1"
+"""
+
+
+@pytest.fixture
+def listed(tmp_path):
+    """Make a book of one chapter."""
+    begin, end = chapters.BEGIN, chapters.END
     plant(
         tmp_path,
         {
             "bnlib/moments.py": '__all__ = ["Moments", "moments"]',
-            "bnlib/axes.py": "",
-            "tests/test_moments.py": "",
+            "text/part1/02_moments.md": "---\nx: 1\n---\n\n# Moments\n\nText.\n",
             "book/part1/02_moments.ipynb": "",
-            "book/part1/03_axes.ipynb": "",
-            "book/code_map.md": head + row,
+            "book/chapters.toml": LIST,
+            "book/_toc.yml": "",
+            "book/index.md": f"Before.\n{begin.format('chapters')}\n{end}\nAfter.\n",
+            "book/code_map.md": f"{begin.format('modules')}\n{end}\n",
+            "book/api.md": "".join(
+                f"{begin.format(name)}\n{end}\n" for name in ("reference", "exercises")
+            ),
+            "README.md": f"{begin.format('modules')}\n{end}\n",
         },
     )
-    assert fault in code_map_faults(tmp_path)
+    for path, text in make_all(tmp_path).items():
+        path.write_text(text)
+    return tmp_path
+
+
+def test_a_list_is_made_between_its_comments(listed):
+    assert list_faults(listed) == []
+    said = {path: path.read_text() for path in make_all(listed)}
+    assert "      - file: part1/02_moments\n" in said[listed / "book/_toc.yml"]
+    index = said[listed / "book/index.md"]
+    assert index.startswith("Before.\n")
+    assert index.endswith("\nAfter.\n")
+    assert "\n\nPart I:\n\n2. [Moments](part1/02_moments): two\n\n" in index
+    row = "| 2 [moments](part1/02_moments.ipynb) | `bnlib.moments` | `Moments`, `moments` | 1 |"
+    assert row in said[listed / "book/code_map.md"]
+    row = "| 2 [Moments](book/part1/02_moments.ipynb) | `bnlib.moments` | both |"
+    assert row in said[listed / "README.md"]
+    assert "\nChapter 2: [Moments](part1/02_moments).\n" in said[listed / "book/api.md"]
+
+
+@pytest.mark.parametrize(
+    ("path", "old", "new", "fault"),
+    [
+        (
+            "text/part1/02_moments.md",
+            "# Moments",
+            "# Momenta",
+            "part1/02_moments: its heading is not 'Moments'",
+        ),
+        (
+            "book/chapters.toml",
+            "02_moments",
+            "03_moments",
+            "part1/02_moments: not in book/chapters.toml",
+        ),
+        (
+            "book/chapters.toml",
+            "02_moments",
+            "03_moments",
+            "part1/03_moments: no text/part1/03_moments.md",
+        ),
+        (
+            "book/chapters.toml",
+            '"two"',
+            '"three"',
+            "book/index.md: not what `make chapters` makes",
+        ),
+        (
+            "bnlib/moments.py",
+            '"moments"',
+            '"mean"',
+            "book/code_map.md: not what `make chapters` makes",
+        ),
+        ("book/code_map.md", "| 1 |", "|", "book/code_map.md: not what"),
+        ("README.md", "both", "one", "README.md: not what `make chapters` makes"),
+        ("book/api.md", "members", "member", "book/api.md: not what"),
+        ("book/_toc.yml", "02", "03", "book/_toc.yml: not what `make chapters` makes"),
+    ],
+)
+def test_an_untrue_list_is_found(listed, path, old, new, fault):
+    text = (listed / path).read_text()
+    assert old in text
+    (listed / path).write_text(text.replace(old, new))
+    assert fault in "\n".join(list_faults(listed))
+
+
+def test_chapters_out_of_order_are_found(listed):
+    text = (listed / "book/chapters.toml").read_text()
+    (listed / "book/chapters.toml").write_text(text + text)
+    assert list_faults(listed) == ["chapters are out of order: [2, 2]"]
+
+
+def test_a_module_of_the_core_without_a_chapter_is_found(listed):
+    plant(listed, {"bnlib/axes.py": ""})
+    assert list_faults(listed) == ["bnlib.axes: in no chapter"]
+
+
+def test_a_list_that_cannot_be_made_says_why(listed):
+    with pytest.raises(FileNotFoundError, match=r"neither bnlib/momenta\.py nor"):
+        module_of(listed, "momenta")
+    (listed / "README.md").write_text("")
+    with pytest.raises(ValueError, match=r"README.md must have the lines <!-- made by"):
+        make_all(listed)
 
 
 # Documentation: every public name is described, shown running, and in the reference
@@ -359,10 +358,8 @@ def missing_sections(module, node):
     doc = ast.get_docstring(node)
     if not doc:
         return ["any text"]
-    if module.startswith(
-        "exercises"
-    ):  # all of one form, `check(answer)`: one line says it
-        return []
+    if module.startswith("book.exercises"):
+        return []  # all of one form, `check(answer)`: one line says it
     if isinstance(node, ast.ClassDef):
         return (
             [] if "Args:" in doc or "Attributes:" in doc else ["Args: or Attributes:"]
@@ -431,20 +428,20 @@ def _private(x): return x
     plant(
         tmp_path,
         dict.fromkeys(
-            (f"bnlib/{m}.py" for m in ("exercises", "moments", "plots")), code
+            (f"bnlib/{m}.py" for m in ("book/exercises", "book/style", "moments")), code
         ),
     )
     assert docstring_faults(tmp_path) == [
         "bnlib.book.exercises.bare: docstring without any text",
+        "bnlib.book.style.Pair: docstring without Args: or Attributes:",
+        "bnlib.book.style.half: docstring without Args:",
+        "bnlib.book.style.half: docstring without Returns:",
+        "bnlib.book.style.bare: docstring without any text",
         "bnlib.moments.Pair: docstring without Args: or Attributes:",
         "bnlib.moments.half: docstring without Args:",
         "bnlib.moments.half: docstring without Returns:",
         "bnlib.moments.half: docstring without >>>",
         "bnlib.moments.bare: docstring without any text",
-        "bnlib.book.style.Pair: docstring without Args: or Attributes:",
-        "bnlib.book.style.half: docstring without Args:",
-        "bnlib.book.style.half: docstring without Returns:",
-        "bnlib.book.style.bare: docstring without any text",
     ]
 
 
@@ -492,7 +489,6 @@ def offered(node):
                 yield f"{node.name}.{inner.name}", inner
 
 
-BOOKS = {"network", "data", "_svg", "plots", "pictures", "notebook", "exercises"}
 KERAS_SAYS = {"keras.layer"}  # a layer's methods are Keras's, which has no types
 
 
@@ -500,7 +496,7 @@ def type_faults(root):
     return [
         f"bnlib.{module}.{name}: no type for {', '.join(untyped(function))}"
         for module, tree in library(root).items()
-        if module.split(".")[0] not in BOOKS and module not in KERAS_SAYS
+        if not module.startswith("book.") and module not in KERAS_SAYS
         for node in tree.body
         if getattr(node, "name", None) in public_names(tree)
         for name, function in offered(node)
@@ -617,11 +613,6 @@ def test_a_function_that_does_too_much_is_found():
     branches = "".join(f"    if x == {i}:\n        x += 1\n" for i in range(16))
     lines = "    x += 1\n" * 70
     for body, rule in ((branches, "C901"), (lines, "PLR0915")):
-        found = subprocess.run(
-            [sys.executable, "-m", "ruff", "check", "--output-format=concise", "-"],
-            input=f"def f(x):\n{body}    return x\n",
-            capture_output=True,
-            text=True,
-            cwd=ROOT,
-        )
+        ruff = (sys.executable, "-m", "ruff", "check", "--output-format=concise", "-")
+        found = run(*ruff, input=f"def f(x):\n{body}    return x\n")
         assert rule in found.stdout, found.stdout + found.stderr

@@ -20,11 +20,11 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+from facts import ROOT
 
 from tools.browser import find
 from tools.installer import install
 
-ROOT = Path(__file__).resolve().parents[2]
 NOWHERE = "http://127.0.0.1:9"  # nothing listens there
 UNREACHABLE = {
     "PIP_INDEX_URL": NOWHERE,

@@ -7,19 +7,17 @@ import ast
 import importlib.metadata
 import re
 import sys
-from pathlib import Path
 
 import pytest
 import yaml
+from facts import CORE, FRAMEWORKS, NAME, PROJECT, ROOT
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
-from test_project import NAME, PROJECT
-from test_rules import CORE
 
 from tools import workflows
 
-ROOT = Path(__file__).resolve().parents[2]
 FILES = sorted(ROOT.glob(".github/workflows/*.yml"))
+EXTRAS = PROJECT["optional-dependencies"]
 MODULES = importlib.metadata.packages_distributions()
 
 
@@ -78,15 +76,13 @@ def test_a_wrong_workflow_is_found(tmp_path, old, new, words):
 def brings(extras):
     """Return the distributions that bnlib with these extras asks for by name."""
     lines, names = list(PROJECT["dependencies"]), set()
-    wanted = list(extras)
-    while wanted:
-        lines += PROJECT["optional-dependencies"][wanted.pop()]
-        for requirement in map(Requirement, lines):
-            if requirement.name == NAME:
-                wanted += requirement.extras
-            else:
-                names.add(canonicalize_name(requirement.name))
-        lines = []
+    lines += [line for extra in extras for line in EXTRAS[extra]]
+    while lines:
+        requirement = Requirement(lines.pop())
+        if requirement.name == NAME:
+            lines += [line for extra in requirement.extras for line in EXTRAS[extra]]
+        else:
+            names.add(canonicalize_name(requirement.name))
     return names
 
 
@@ -104,7 +100,7 @@ def imports(path):
 
 
 OURS = {"benchmarks", "bnlib", "tools", "conftest", *sys.stdlib_module_names}
-OURS |= {path.stem for path in ROOT.glob("tests/*.py")}
+OURS |= {path.stem for path in ROOT.glob("tests/**/*.py")}
 
 
 def is_namespace(module):
@@ -128,6 +124,25 @@ def uninstalled(paths, extras):
         for module in imports(path)
         if distribution(module) not in there
     ]
+
+
+def library(names):
+    """List the files of modules and packages of bnlib."""
+    places = [ROOT / "bnlib" / name for name in names]
+    files = [file for place in places for file in place.rglob("*.py")]
+    return files + [file for p in places if (file := p.with_suffix(".py")).is_file()]
+
+
+def test_the_library_imports_what_its_extras_bring():
+    """NumPy alone, or, where somebody asks for it by name, numba."""
+    private = [p.stem for p in ROOT.glob("bnlib/_*.py") if p.stem != "__init__"]
+    core = {*library([*CORE, *private]), ROOT / "bnlib/__init__.py"}
+    numba, wing = ROOT / "bnlib/blocks/_numba.py", library(["book"])
+    assert uninstalled(core - {numba}, []) == []
+    assert uninstalled([numba], ["fast"]) == []
+    assert uninstalled(library(FRAMEWORKS), ["tf"]) == []
+    assert uninstalled(wing, ["tf", "notebook"]) == []
+    assert len(core) + len(library(FRAMEWORKS)) + len(wing) > 50
 
 
 def all_tests():
@@ -185,10 +200,12 @@ def test_the_cores_tests_need_no_more_than_its_job_installs():
 
 
 def test_the_cores_job_runs_all_of_the_core():
-    modules = [name for name in CORE if (ROOT / f"bnlib/{name}.py").exists()]
-    wanted = {ROOT / f"bnlib/{name}.py" for name in modules}
-    wanted |= {ROOT / f"tests/test_{name}.py" for name in modules}
-    assert set(core_files()) == wanted
+    places = [ROOT / "bnlib" / name for name in CORE]
+    files = [file for p in places for file in (p.with_suffix(".py"), p / "__init__.py")]
+    files = {file for file in files if file.is_file()}
+    tests = {ROOT / f"tests/core/test_{name}.py" for name in CORE}
+    assert set(core_files()) == files | {test for test in tests if test.is_file()}
+    assert len(files) == len(set(core_files()) & tests)
 
 
 def test_the_core_is_tested_on_three_systems_and_with_the_oldest_releases():
@@ -211,11 +228,14 @@ def test_the_core_is_tested_on_three_systems_and_with_the_oldest_releases():
         ),
         ("from sphinxcontrib import katex", "x.py: sphinxcontrib.katex"),
         ("import numpy, scipy.stats", "x.py: scipy.stats"),
+        ("def f():\n    import matplotlib", "x.py: matplotlib"),
     ],
 )
 def test_an_import_that_is_not_installed_is_found(tmp_path, code, fault):
     (tmp_path / "x.py").write_text(f"import numpy, pytest, samples, os.path\n{code}\n")
     assert uninstalled([tmp_path / "x.py"], ["test-core", "tf"]) == [fault]
+    (tmp_path / "x.py").write_text(f"import numpy, bnlib.axes, os.path\n{code}\n")
+    assert uninstalled([tmp_path / "x.py"], []) == [fault]
 
 
 def test_what_an_extra_brings_through_another_counts():

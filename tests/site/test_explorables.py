@@ -12,19 +12,18 @@ import re
 import shutil
 import subprocess
 from collections.abc import Callable
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import pytest
 from browsing import DESK, PHONE, look, open_context, page_faults
-from test_site import build
+from building import build
+from facts import ROOT
 
 import bnlib
 from bnlib.book import style
 from tools.server import serve
 
-ROOT = Path(__file__).resolve().parents[2]
 SOURCES, STATIC = ROOT / "explorables", ROOT / "book/_static"
 NAMES = sorted(path.stem for path in (SOURCES / "widgets").glob("*.js"))
 TEXTS = {name: (STATIC / f"explorables/{name}.svg").read_text() for name in NAMES}

@@ -4,11 +4,9 @@ A book of a few pages is built with an address, as GitHub Actions does, and with
 in it is a real one, with mathematics, figures, an explorable and exercises.
 """
 
-import importlib.util
 import io
 import os
 import re
-import shutil
 import subprocess
 import sys
 import tomllib
@@ -31,15 +29,15 @@ from browsing import (
     poor_alternatives,
 )
 from bs4 import BeautifulSoup
+from building import jupyter_book, lay_out_book, load_extension
+from facts import ROOT
 from PIL import Image
 from sphinx.errors import ExtensionError
-from test_rules import code_map_rows
 
 import bnlib
-from tools import book_pdf, card, links
+from tools import book_pdf, card, chapters, links
 from tools.server import serve
 
-ROOT = Path(__file__).resolve().parents[2]
 CHAPTER = "part1/03_transform"
 REPOSITORY, SITE = "https://github.com/Ann/bn-book", "https://ann.github.io/bn-book/"
 TOC = f"""
@@ -75,43 +73,21 @@ Take 5 % of `x[0]`, below 1e-6, in 0.1 to 0.2 of all, for the shape (N, H, W, C)
 """
 
 
-def load_extension():
-    path = ROOT / "book/_ext/bnpublish.py"
-    spec = importlib.util.spec_from_file_location("bnpublish", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-bnpublish = load_extension()
+bnaddress, bnlinks = load_extension("bnaddress"), load_extension("bnlinks")
 
 
 # Two books
 
 
 def start_build(folder, toc, home, **said):
-    """Start to build a book with the project's configuration; `said` is said by the environment."""
-    parts = [
-        "_config.yml",
-        "vendor",
-        "CHANGELOG.md",
-        "requirements.lock",
-    ]
-    parts += ["book/_ext", "book/_static", "book/_templates", "book/references.bib"]
+    """Start to build a book of some of our pages; `said` is said by the environment."""
     names = re.findall(r"file: (\S+)", toc)
-    parts += [f"book/{name}{'.ipynb' if '/' in name else '.md'}" for name in names]
-    for part in parts:
-        source, target = ROOT / part, folder / part
-        target.parent.mkdir(parents=True, exist_ok=True)
-        (shutil.copytree if source.is_dir() else shutil.copy)(source, target)
-    (folder / "book/_toc.yml").write_text(toc)
-    (folder / "book/index.md").write_text(home)
+    pages = [f"book/{name}{'.ipynb' if '/' in name else '.md'}" for name in names]
+    also = ["CHANGELOG.md", "requirements.lock", *pages]
+    lay_out_book(folder, {"_toc.yml": toc, "index.md": home}, also)
     spoken = {k: v for k, v in os.environ.items() if not k.startswith("BOOK_")}
     return subprocess.Popen(
-        [
-            *(Path(sys.executable).with_name("jupyter-book"), "build", "book"),
-            *("--config", "_config.yml", "--path-output", "."),
-        ],
+        jupyter_book(),
         cwd=folder,
         env={**spoken, **said, "NO_COLOR": "1"},
         stdout=subprocess.PIPE,
@@ -184,8 +160,8 @@ def meta(site, name):
     ],
 )
 def test_the_site_follows_from_the_repository(repository, site):
-    assert bnpublish.find_site("", bnpublish.find_repository(repository)) == site
-    given = bnpublish.find_site(" https://bn.example.org/book ", repository)
+    assert bnaddress.find_site("", bnaddress.find_repository(repository)) == site
+    given = bnaddress.find_site(" https://bn.example.org/book ", repository)
     assert given == "https://bn.example.org/book/"
 
 
@@ -196,12 +172,12 @@ def test_a_wrong_repository_is_refused(value):
     with pytest.raises(
         ExtensionError, match=rf"owner/name, and is '{value}'.*BOOK_REPOSITORY"
     ):
-        bnpublish.find_repository(value)
+        bnaddress.find_repository(value)
 
 
 def test_a_wrong_site_is_refused():
     with pytest.raises(ExtensionError, match=r"is 'bn\.example\.org'.*BOOK_URL"):
-        bnpublish.find_site("bn.example.org", "")
+        bnaddress.find_site("bn.example.org", "")
 
 
 def test_the_project_itself_is_at_home_nowhere():
@@ -399,15 +375,12 @@ def test_every_source_can_be_reached(site):
 
 def test_the_reference_names_the_chapter_of_each_module():
     text = (ROOT / "book/api.md").read_text()
-    sections = dict(re.findall(r"(?ms)^## (bnlib\.\w+)\n\n(.*?)\n\n", text))
-    for chapter, module, *_ in code_map_rows(ROOT):
-        below = sections[module.strip("`")]
-        if number := re.match(r"(\d+) \[.*\]\((.+)\.ipynb\)", chapter):
-            assert re.fullmatch(
-                rf"Chapter {number[1]}: \[.+\]\({number[2]}\)\.", below
-            ), module
-        else:
-            assert below.startswith("Appendix: [")
+    sections = dict(re.findall(r"(?ms)^## (bnlib[\w.]+)\n\n(.*?)\n\n", text))
+    pages = [page for part in chapters.read_parts(ROOT) for page in part.pages]
+    for page in (page for page in pages if page.paper):
+        module, _ = chapters.module_of(ROOT, page.stem)
+        where = f"Chapter {page.number}" if page.number else "Appendix"
+        assert sections[module] == f"{where}: [{page.title}]({page.page})."
     assert [name for name, below in sections.items() if below.startswith("```")] == []
 
 
@@ -590,7 +563,7 @@ def test_a_broken_link_is_named():
 
 
 def test_a_doi_is_asked_for_at_its_registry():
-    ask = bnpublish.ask_for_the_doi
+    ask = bnlinks.ask_for_the_doi
     assert ask(None, "https://doi.org/10.1/x") == "https://doi.org/api/handles/10.1/x"
     assert ask(None, "https://example.org") is None
 

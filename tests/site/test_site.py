@@ -9,8 +9,6 @@ import os
 import random
 import re
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import nbformat
@@ -27,6 +25,8 @@ from browsing import (
     page_faults,
     pages_of,
 )
+from building import build
+from facts import ROOT
 from markdown_it import MarkdownIt
 from mdit_py_plugins.amsmath import amsmath_plugin
 from mdit_py_plugins.dollarmath import dollarmath_plugin
@@ -36,7 +36,6 @@ from sphinxcontrib.katex import katex_version
 from tools import picture
 from tools.server import serve
 
-ROOT = Path(__file__).resolve().parents[2]
 SITE = Path(os.environ.get("BOOK_SITE", ROOT / "_build/html"))
 CHAPTER = "part1/02_moments.html"
 NOTEBOOKS = sorted((ROOT / "book").glob("part*/*.ipynb"))
@@ -413,42 +412,6 @@ BROKEN = r"""
 See :py:func:`bnlib.nothing`.
 ```
 """
-
-
-def build(folder, text):
-    """Build a book of one page with the project's configuration, and without a system node."""
-    for part in (
-        "_config.yml",
-        "vendor",
-        "book/_ext",
-        "book/_static",
-        "book/_templates",
-    ):
-        source, target = ROOT / part, folder / part
-        target.parent.mkdir(parents=True, exist_ok=True)
-        (shutil.copytree if source.is_dir() else shutil.copy)(source, target)
-    shutil.copy(ROOT / "book/references.bib", folder / "book")
-    (folder / "book/_toc.yml").write_text("format: jb-book\nroot: index\n")
-    (folder / "book/index.md").write_text(text + "\n```{bibliography}\n```\n")
-    options = [
-        "--config",
-        "_config.yml",
-        "--path-output",
-        ".",
-        "-n",
-        "-W",
-        "--keep-going",
-    ]
-    program = Path(sys.executable).with_name("jupyter-book")
-    return subprocess.run(
-        [program, "build", "book", *options],
-        cwd=folder,
-        env={**os.environ, "PATH": "", "NO_COLOR": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=120,
-    )
 
 
 def test_a_sound_book_is_built_at_an_odd_path(tmp_path):

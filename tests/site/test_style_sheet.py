@@ -1,17 +1,16 @@
 """A screen needs one style sheet: it says what the sheets said, and nothing that no page needs."""
 
-import importlib.util
 import re
 from pathlib import Path
 from types import SimpleNamespace
 
 import pydata_sphinx_theme
 import pytest
+from building import load_extension
 from fontTools.ttLib import TTFont
 
 from tools.server import serve
 
-ROOT = Path(__file__).resolve().parents[2]
 FONTS = Path(
     pydata_sphinx_theme.__file__,
     "../theme/pydata_sphinx_theme/static/vendor/fontawesome/webfonts",
@@ -46,11 +45,7 @@ html[data-theme="light"] .note {background: rgb(0, 9, 0) url(data:image/png;base
 
 
 def bundle(site):
-    spec = importlib.util.spec_from_file_location(
-        "bnstyles", ROOT / "book/_ext/bnstyles.py"
-    )
-    bnstyles = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(bnstyles)
+    bnstyles = load_extension("bnstyles")
     bnstyles.bundle(SimpleNamespace(outdir=str(site)), None)
     return (site / "_static/book.css").read_text()
 
