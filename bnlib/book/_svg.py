@@ -5,8 +5,6 @@ import html
 import io
 import re
 
-__all__ = ["adaptive_svg"]
-
 LIMIT_KB = 200
 _NO_METADATA = dict.fromkeys(("Date", "Creator", "Format", "Type"))
 
