@@ -323,7 +323,7 @@ def test_the_same_signatures(name):
 
 def test_the_fused_function_is_batch_norm_without_weights():
     ours = dict(inspect.signature(tf_ops.batch_norm).parameters)
-    del ours["weights"]
+    del ours["weights"], ours["axes"]
     fused = inspect.signature(tf_ops.fused_batch_norm).parameters
     assert list(fused.values()) == list(ours.values())
 
@@ -566,13 +566,11 @@ def test_gradients_of_many_values_with_an_unknown_batch(axis):
 @pytest.mark.parametrize("mode", ["eager", "function"])
 def test_a_gpu_has_the_fused_kernel_judged(monkeypatch, mode, row):
     """Its path, run on the CPU: no test machine has a GPU."""
-    kernels = sys.modules["bnlib.tf_ops._kernels"]
-    monkeypatch.setattr(kernels, "on_gpu", lambda: True)
-    used = []
-    forward = kernels.Fused.forward
-    monkeypatch.setattr(
-        kernels.Fused, "forward", lambda *a: used.append(1) or forward(*a)
-    )
+    chooser = sys.modules["bnlib.tf_ops.batch_norm"]
+    monkeypatch.setattr(chooser, "on_gpu", lambda: True)
+    kernel, used = sys.modules["bnlib.tf_ops._fused"], []
+    forward = kernel.forward
+    monkeypatch.setattr(kernel, "forward", lambda *a: used.append(1) or forward(*a))
     x = tiled(ROWS[row], True)
     run = tf_ops.batch_norm if mode == "eager" else tf.function(tf_ops.batch_norm)
     y, mean, _ = run(x)
@@ -1159,96 +1157,96 @@ def test_what_is_not_installed_is_named(module, package, name, extra):
 
 FAULTS = {
     "Bessel's factor stays": (
-        "_kernels.py",
+        "_fused.py",
         "bessel * (tf.maximum(m - 1, 1) / m)",
         "bessel * 1",
         lambda: test_fused_variance_is_the_biased_one("eager", 2),
     ),
     "every answer is trusted": (
-        "_kernels.py",
-        "tf.reduce_all((tf.square(mean) <= FAR * spread) & _some(spread))",
+        "_digits.py",
+        "tf.reduce_all((tf.square(mean) <= FAR * variance) & has_digits(variance))",
         "tf.constant(True)",
         lambda: test_every_hard_row("eager", "mean 1e+06", True),
     ),
     "long sums are trusted": (
-        "_kernels.py",
+        "_float32.py",
         "RUN = 16",
         "RUN = 1 << 20",
         lambda: test_many_values_per_channel(False),
     ),
     "runs of a thousand are trusted": (
-        "_kernels.py",
+        "_float32.py",
         "RUN = 16",
         "RUN = 1024",
         lambda: test_float32_sums_of_two_levels((64000, 3), -1),
     ),
     "a mean beside 0 is taken for 0": (
-        "_kernels.py",
+        "_float32.py",
         "CLOSE = 1.0",
         "CLOSE = 400.0",
         lambda: test_float32_sums_of_two_levels((64000, 3), -1),
     ),
     "what has no tangent has ones": (
-        "_affine.py",
+        "_autodiff.py",
         "if forward_mode(arguments):",
         "if False:",
         lambda: test_forward_mode("eager", "batch_norm_inference", (4096, 2, 67)),
     ),
     "forward mode does not see x": (
-        "training.py",
-        "if forward_mode((x, gamma, beta)):",
+        "batch_norm.py",
+        "if forward_mode((batch.x, gamma, beta)):",
         "if False:",
         lambda: test_forward_mode("eager", "batch_norm", (9, 3)),
     ),
     "a spread of nothing is trusted": (
-        "_kernels.py",
-        "(spread >= TINY)",
-        "(spread >= 0)",
+        "_digits.py",
+        "(variance >= TINY)",
+        "(variance >= 0)",
         lambda: test_a_spread_too_small_for_float32(),
     ),
     "the rest of the mean is dropped": (
         "_affine.py",
-        "(tf.cast(high, WIDE) - mean) * multiplier",
+        "(tf.cast(high, tf.float64) - mean) * multiplier",
         "0 * multiplier",
         lambda: test_every_hard_row("eager", "mean 1e+06", True),
     ),
     "the rest of the mean is dropped in the gradient": (
-        "_kernels.py",
-        "grad_gamma = self._total(grad * x_hat) - off * grad_beta",
-        "grad_gamma = self._total(grad * x_hat)",
+        "_float32.py",
+        "grad_gamma = _total(grad * x_hat, batch) - off * grad_beta",
+        "grad_gamma = _total(grad * x_hat, batch)",
         lambda: test_every_hard_row("xla", "mean 1e+06", True),
     ),
     "the sum of the gradients is not divided": (
-        "_kernels.py",
-        "self._share() * (mean_grad + centred * slope)",
-        "(mean_grad + centred * slope)",
+        "_float64.py",
+        "_share(batch, saved) * (total + centred * slope)",
+        "(total + centred * slope)",
         lambda: test_core_and_tensors_agree("eager", "float32", (7, 3), -1),
     ),
     "no gradient through the statistics": (
-        "training.py",
-        "lambda *given: wide.on(*given).moments()[:2]",
-        "lambda x, *given: "
+        "batch_norm.py",
+        "lambda *tensors: measure_whole(batch.with_tensors(*tensors))[:2]",
+        "lambda x, *others: "
         "[tf.stop_gradient(v) + 0 * tf.reduce_sum(tf.cast(x, v.dtype)) "
-        "for v in wide.on(x, *given).moments()[:2]]",
+        "for v in measure_whole(batch.with_tensors(x, *others))[:2]]",
         lambda: test_gradients_of_the_statistics_of_a_hard_row(
             "eager", "mean 1e+04", False
         ),
     ),
     "the second gradient is that of a constant": (
-        "training.py",
-        "wide.on(x, *given).forward(gamma, beta)[0]",
-        "wide.on(x + 0 * gamma, *given)"
-        ".forward(tf.stop_gradient(gamma) + 0 * gamma, beta)[0]",
+        "batch_norm.py",
+        "_float64.forward(batch.with_tensors(x, *others), gamma, beta)[0]",
+        "_float64.forward(batch.with_tensors(x + 0 * gamma, *others), "
+        "tf.stop_gradient(gamma) + 0 * gamma, beta)[0]",
         lambda: test_second_order_gradients("eager", "batch_norm", "float64", 7, 1e-10),
     ),
     "NaN leaks through the mask": (
-        "statistics.py",
-        "x_wide = tf.where(share > 0, x_wide, tf.zeros_like(x_wide))",
-        "x_wide = x_wide",
+        "moments.py",
+        "x = tf.where(batch.share > 0, x, tf.zeros_like(x))",
+        "pass",
         lambda: test_weights("eager", "mask", "float64", (7, 3), -1),
     ),
     "variances averaged": (
-        "statistics.py",
+        "moments.py",
         "variances + tf.square(means - mean)",
         "variances",
         lambda: test_merge_moments("eager"),
@@ -1282,6 +1280,6 @@ def test_a_planted_fault_is_caught(plant, name):
 
 def test_the_copy_is_green_without_a_fault(plant):
     """Else the faults above would be caught by anything."""
-    plant("_kernels.py", "MANY = 1 << 17", "MANY = 1 << 17")
+    plant("_digits.py", "MANY = 1 << 17", "MANY = 1 << 17")
     for *_, test in FAULTS.values():
         test()
