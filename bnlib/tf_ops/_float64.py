@@ -19,22 +19,25 @@ def forward(batch, gamma, beta):
 
 def backward(batch, saved, grad_y, gamma):
     """Return `(grad_x, grad_gamma, grad_beta)`, the last two of this replica alone."""
+    x, where, features, *_ = batch
     inverse, centred = _inverse(batch, saved), _centred(batch, saved)
     grad, gamma = tf.cast(grad_y, tf.float64), tf.cast(gamma, tf.float64)
-    if batch.features == batch.where:  # gamma is a factor of whole sums
-        grad_x, total, product = _through_statistics(batch, saved, grad, centred)
-        grad_x *= broadcast_channels(gamma * inverse, batch.x, batch.where)
-        return tf.cast(grad_x, batch.x.dtype), product * inverse, total
-    inverse = broadcast_channels(inverse, batch.x, batch.where)
-    grad_gamma = tf.reduce_sum(grad * centred * inverse, batch.features.axes)
-    grad_beta = tf.reduce_sum(grad, batch.features.axes)
-    grad_x_hat = grad * broadcast_channels(gamma, batch.x, batch.features)
-    grad_x, *_ = _through_statistics(batch, saved, grad_x_hat, centred)
-    return tf.cast(grad_x * inverse, batch.x.dtype), grad_gamma, grad_beta
+    if features == where:  # gamma is one number for all that a mean is taken over
+        grad_x, total, product = _through_statistics(
+            batch, saved, grad, centred, inverse
+        )
+        grad_x *= broadcast_channels(gamma * inverse, x, where)
+        return tf.cast(grad_x, x.dtype), product * inverse, total
+    scale = broadcast_channels(inverse, x, where)
+    grad_gamma = tf.reduce_sum(grad * centred * scale, features.axes)
+    grad_beta = tf.reduce_sum(grad, features.axes)
+    grad *= broadcast_channels(gamma, x, features)
+    grad_x, *_ = _through_statistics(batch, saved, grad, centred, inverse)
+    return tf.cast(grad_x * scale, x.dtype), grad_gamma, grad_beta
 
 
-def _through_statistics(batch, saved, grad, centred):
-    """Section 3 of the paper, solved for grad_x, but for the factor; see `bnlib.gradient`.
+def _through_statistics(batch, saved, grad, centred, inverse):
+    """Section 3 of the paper, solved for grad_x, but for the last factor; see `bnlib.gradient`.
 
     Return that, and this replica's sums of grad and of grad * centred.
     """
@@ -42,7 +45,7 @@ def _through_statistics(batch, saved, grad, centred):
     sums = tf.reduce_sum(grad, where.axes), tf.reduce_sum(grad * centred, where.axes)
     whole = map(all_sum, sums) if batch.synchronized else sums
     total, slope = (broadcast_channels(v, x, where) for v in whole)
-    slope *= broadcast_channels(tf.square(_inverse(batch, saved)), x, where)
+    slope *= broadcast_channels(tf.square(inverse), x, where)
     grad_x = grad - _share(batch, saved) * (total + centred * slope)
     return grad_x, *sums
 

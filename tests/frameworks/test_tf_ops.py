@@ -15,6 +15,7 @@ from pathlib import Path
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -503,39 +504,6 @@ def test_float32_sums_of_two_levels(shape, axis):
         assert np.abs(exact(variance) / truth.variance - 1).max() < 1e-6
 
 
-OTHER_CPUS = """
-import os, sys
-sys.path.insert(0, sys.argv[1])
-import tensorflow as tf
-tf.config.threading.set_intra_op_parallelism_threads(int(sys.argv[2]))
-import test_tf_ops
-for shape, axis in test_tf_ops.LEVELS:
-    test_tf_ops.test_float32_sums_of_two_levels(shape, axis)
-test_tf_ops.test_many_values_per_channel(True)
-print("right")
-"""
-
-
-@pytest.mark.parametrize(
-    ("threads", "settings"),
-    [
-        (1, {"TF_ENABLE_ONEDNN_OPTS": "0"}),
-        (8, {"TF_ENABLE_ONEDNN_OPTS": "0"}),
-        (2, {"TF_ENABLE_ONEDNN_OPTS": "1"}),
-        (2, {"TF_ENABLE_ONEDNN_OPTS": "1", "ONEDNN_MAX_CPU_ISA": "AVX2"}),
-        (8, {"TF_ENABLE_ONEDNN_OPTS": "1", "ONEDNN_MAX_CPU_ISA": "SSE41"}),
-    ],
-)
-def test_sums_are_right_on_other_processors(threads, settings):
-    ended = subprocess.run(
-        [sys.executable, "-c", OTHER_CPUS, str(ROOT / "tests"), str(threads)],
-        env={**os.environ, **settings, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-    )
-    assert ended.stdout == "right\n", ended.stderr[-3000:]
-
-
 @pytest.mark.parametrize("axis", [-1, 1])
 def test_gradients_of_many_values_with_an_unknown_batch(axis):
     """More than the fused kernel adds up well: rows of places, or the formula, do it."""
@@ -734,6 +702,145 @@ def test_second_order_gradients(mode, name, dtype, rows, tolerance):
     assert got[2] is None or not np.any(got[2])  # nothing depends on beta
     for k in (0, 1, 3):
         agree(got[k], expected[k], tolerance)
+
+
+# Averaged axes that are not all but those of gamma and beta: layer, instance and group norm
+
+OTHER_NORMS = {  # name: (shape as averaged, axis, axes, Keras's layer for (N, H, W, C))
+    "instance": ((2, 5, 7, 6), -1, (1, 2), {"groups": -1}),
+    "instance, channels first": ((2, 6, 5, 7), 1, (2, 3), {"groups": -1, "axis": 1}),
+    "layer, a gamma per channel": ((2, 5, 7, 6), -1, (1, 2, 3), {"groups": 1}),
+    "group": ((2, 5, 7, 3, 2), (3, 4), (1, 2, 4), {"groups": 3}),
+    "layer, last axis": ((2, 5, 7, 6), -1, -1, {"axis": -1}),
+    "layer, all axes": ((2, 5, 7, 6), (1, 2, 3), (1, 2, 3), {"axis": [1, 2, 3]}),
+}
+
+
+def other_norm(name, dtype="float64"):
+    """Return arguments, and the same by Keras: y, mean, variance and three gradients."""
+    shape, axis, axes, settings = OTHER_NORMS[name]
+    features = bnlib.layout(shape, axis).channels
+    x = tf.cast(5 + rng(0).standard_normal(shape) * rng(1).uniform(1, 3, shape), dtype)
+    gamma, beta = rng(2).standard_normal((2, *features))
+    grad_y = tf.cast(rng().standard_normal(shape), dtype)
+    kinds = keras.layers.GroupNormalization, keras.layers.LayerNormalization
+    layer = kinds["groups" not in settings](
+        **settings, epsilon=EPSILON, dtype="float64"
+    )
+    wide = tf.cast(x, tf.float64)
+    wide = tf.reshape(wide, [*shape[:3], -1]) if name == "group" else wide
+    layer.build(wide.shape)
+    for variable, value in ((layer.gamma, gamma), (layer.beta, beta)):
+        variable.assign(np.reshape(value, variable.shape))
+    with tf.GradientTape() as tape:
+        tape.watch(wide)
+        y = layer(wide)
+    sources = [wide, layer.gamma.value, layer.beta.value]
+    upstream = tf.reshape(tf.cast(grad_y, tf.float64), y.shape)
+    grads = tape.gradient(y, sources, upstream)
+    expected = [tf.reshape(y, shape), exact(x).mean(axes), exact(x).var(axes)]
+    expected += [
+        tf.reshape(g, v)
+        for g, v in zip(grads, (shape, features, features), strict=True)
+    ]
+    return (x, gamma, beta, grad_y), {"axis": axis, "axes": axes}, expected
+
+
+@pytest.mark.parametrize(
+    ("mode", "dtype", "name"),
+    [
+        *[(m, "float64", n) for m in ("eager", "unknown") for n in OTHER_NORMS],
+        *[("function", dtype, "group") for dtype in ("float16", "float32")],
+        *[("eager", "float32", n) for n in ("instance", "layer, all axes")],
+        pytest.param("xla", "float64", "group", marks=pytest.mark.slow),
+        ("xla", "float32", "instance"),
+    ],
+)
+def test_layer_instance_and_group_norm_are_those_of_keras(mode, dtype, name):
+    arguments, options, expected = other_norm(name, dtype)
+
+    def run(x, gamma, beta, grad_y):
+        sources = x, gamma, beta
+        with tf.GradientTape() as tape:
+            tape.watch(sources)
+            y, *statistics = tf_ops.batch_norm(*sources, epsilon=EPSILON, **options)
+        return y, *statistics, *tape.gradient(y, sources, grad_y)
+
+    got = call(mode, run, *arguments)
+    assert got[0].dtype == got[3].dtype == dtype
+    for ours, theirs in zip(got, expected, strict=True):
+        agree(ours, theirs, TOLERANCE.get(dtype, 1e-5))
+
+
+@pytest.mark.parametrize("name", OTHER_NORMS)
+@pytest.mark.parametrize("mode", ["eager", "unknown"])
+def test_the_other_functions_with_averaged_axes(mode, name):
+    (x, gamma, beta, _), options, (y, mean, variance, *_) = other_norm(name)
+    moments = functools.partial(tf_ops.moments, **options)
+    for ours, expected in zip(
+        call(mode, moments, x)[:2], (mean, variance), strict=True
+    ):
+        agree(ours, expected, 1e-12)
+    options["epsilon"] = EPSILON
+    normalize = functools.partial(tf_ops.normalize, **options)
+    x_hat = call(mode, normalize, x, mean, variance)
+    agree(tf_ops.scale_and_shift(x_hat, gamma, beta, axis=options["axis"]), y, 1e-12)
+    inference = functools.partial(tf_ops.batch_norm_inference, **options)
+    agree(call(mode, inference, x, mean, variance, gamma, beta), y, 1e-12)
+
+
+@pytest.mark.parametrize("mode", ["eager", "function", "unknown"])
+def test_all_orders_and_weights_with_averaged_axes(mode):
+    """Second gradients, those of the statistics, and forward mode; places have weights."""
+    shape = 2, 5, 7, 3
+    draw, weights = rng(6), rng(4).integers(0, 3, (5, 7)).astype("f8")
+    points = [draw.standard_normal(s) for s in (shape, (3,), (3,))]
+    points = [tf.constant(2 + p) for p in points]
+    tangents = [tf.constant(draw.standard_normal(p.shape)) for p in points]
+    grad_y = draw.standard_normal(shape)
+
+    def formula(x, gamma, beta):
+        share = (weights / weights.sum())[..., np.newaxis]
+        mean = tf.reduce_sum(share * x, (1, 2))
+        centred = x - mean[:, tf.newaxis, tf.newaxis]
+        variance = tf.reduce_sum(share * centred**2, (1, 2))
+        deviation = tf.sqrt(variance + EPSILON)[:, tf.newaxis, tf.newaxis]
+        return gamma * centred / deviation + beta, mean, variance
+
+    def ours(x, gamma, beta):
+        options = {"axes": (1, 2), "weights": weights, "epsilon": EPSILON}
+        return tf_ops.batch_norm(x, gamma, beta, **options)
+
+    def run(function, *given):
+        points, tangents = given[:3], given[3:]
+        seconds = second_order(function, *points, tf.constant(grad_y), tangents)
+        return *function(*points), *(seconds[k] for k in (0, 1, 3))
+
+    expected = run(formula, *points, *tangents)
+    for got, oracle in zip(
+        call(mode, functools.partial(run, ours), *points, *tangents),
+        expected,
+        strict=True,
+    ):
+        agree(got, oracle, 1e-10)
+    ahead = []
+    for function in (ours, formula):
+        ranks = tuple((p.shape.rank, p.dtype) for p in points)
+        traced = compiled(function, mode, ranks)
+        with tf.autodiff.ForwardAccumulator(points, tangents) as accumulator:
+            y, _, variance = traced(*points)
+        ahead.append([accumulator.jvp(y), accumulator.jvp(variance)])
+    for got, oracle in zip(*ahead, strict=True):
+        agree(got, oracle, 1e-10)
+
+
+@pytest.mark.parametrize("name", ["axes named twice", "axes out of range"])
+def test_wrong_averaged_axes_are_refused(name):
+    axes = {"axes named twice": (1, -1), "axes out of range": 2}[name]
+    with pytest.raises(ValueError, match=r"^axes must"):
+        tf_ops.batch_norm(X, axes=axes)
+    with pytest.raises(ValueError, match=r"^mean must have shape \(2,\)"):
+        tf_ops.normalize(X, [1.0] * 3, [1.0] * 3, axes=1)
 
 
 # Inference
@@ -1221,6 +1328,14 @@ FAULTS = {
         "_share(batch, saved) * (total + centred * slope)",
         "(total + centred * slope)",
         lambda: test_core_and_tensors_agree("eager", "float32", (7, 3), -1),
+    ),
+    "gamma leaves a mean over several channels": (
+        "_float64.py",
+        "grad *= broadcast_channels(gamma, x, features)",
+        "scale *= broadcast_channels(gamma, x, features)",
+        lambda: test_layer_instance_and_group_norm_are_those_of_keras(
+            "eager", "float64", "group"
+        ),
     ),
     "no gradient through the statistics": (
         "batch_norm.py",
