@@ -102,17 +102,21 @@ class BatchNormalization(keras.layers.BatchNormalization):
         """Refuse settings that contradict each other, or that are out of range."""
         if self.momentum is None and self.zero_debias:
             raise ValueError(
-                "zero_debias needs a momentum; got momentum=None, the plain average of all "
-                "batches, which has no bias to take out. Leave zero_debias out."
+                "zero_debias must come with a momentum; got momentum=None, the plain average of "
+                "all batches, which has no bias to take out. Leave zero_debias out."
             )
         if self.fused not in (None, True, False):
-            raise ValueError(f"fused must be None, True or False; got {self.fused!r}.")
+            raise ValueError(
+                f"fused must be None, True or False; got {self.fused!r}. "
+                "Use None for a fast kernel where its answer is right."
+            )
         size = self.virtual_batch_size
         if size is None:
             return
         if not isinstance(size, Integral) or size < 1:
             raise ValueError(
-                f"virtual_batch_size must be a positive integer; got {size!r}."
+                f"virtual_batch_size must be a positive integer; got {size!r}. "
+                "Use None to normalise the batch as a whole."
             )
         for name in ("renorm", "synchronized", "fused"):
             if getattr(self, name):
@@ -200,10 +204,8 @@ class BatchNormalization(keras.layers.BatchNormalization):
         if training and self.trainable:
             y = self._train(x, mask)
         else:
-            moving = self.moving_mean, self.moving_variance
-            vectors = *moving, self.gamma, self.beta
-            options = {"axis": self._kept, "epsilon": self.epsilon}
-            y = batch_norm_inference(x, *vectors, **options)
+            vectors = self.moving_mean, self.moving_variance, self.gamma, self.beta
+            y = batch_norm_inference(x, *vectors, axis=self._kept, epsilon=self.epsilon)
         return tf.cast(y, self.compute_dtype)
 
     def _train(self, x, mask):
@@ -211,9 +213,8 @@ class BatchNormalization(keras.layers.BatchNormalization):
         ghost = self.virtual_batch_size is not None
         gamma, beta = self.gamma, self.beta
         stepwise = ghost or self.renorm or self.adjustment
-        if (
-            stepwise
-        ):  # x_hat meets several numbers in turn, none of which may be 16 bits
+        if stepwise:
+            # x_hat meets several numbers in turn, none of which may be rounded to 16 bits
             x = tf.cast(x, keras.backend.result_type(x.dtype, "float32"))
             gamma = beta = None
         batch = self._groups(x, mask) if ghost else self._batch(x, mask, self._kept)

@@ -18,18 +18,17 @@ LARGE_FOR_FUSED = 1 << 19  # and from which the fused kernel pays, with given st
 FUSED_DTYPES = (tf.float16, tf.bfloat16, tf.float32)
 
 
-def normalize_scale_shift(x, mean, inverse, gamma, beta, where, features):
+def normalize_scale_shift(batch, mean, inverse, gamma, beta):
     """Compute (x - mean) * inverse * gamma + beta, in the dtype of x.
 
     Args:
-        x: the batch.
+        batch: the `Batch` that x, `where` and `features` are taken from.
         mean: shape `where.channels`.
         inverse: 1 / sqrt(variance + epsilon), likewise.
         gamma: shape `features.channels`; None means 1.
         beta: likewise; None means 0.
-        where: the `Layout` of the statistics.
-        features: the `Layout` of gamma and beta.
     """
+    x, where, features, *_ = batch
     if features == where:
         multiplier = inverse if gamma is None else gamma * inverse
         return affine(x, mean, multiplier, beta, where)

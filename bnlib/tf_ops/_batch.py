@@ -18,10 +18,10 @@ class Batch(NamedTuple):
         where: the `Layout` of the statistics.
         features: the `Layout` of gamma and beta; mostly the same.
         epsilon: guard inside the root.
-        share: each value's share of the sum of the weights, float64, broadcast against x; None
-            where all count alike.
+        share: each value's share of the sum of the weights, float64, which broadcasts against x;
+            None where all count alike.
         count: values per channel, or the sum of the weights: an integer where it is known, else a
-            float64 tensor.
+            float64 tensor; None where the statistics are given.
         synchronized: whether all replicas are one batch.
     """
 

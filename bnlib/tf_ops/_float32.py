@@ -51,7 +51,7 @@ def _measure(batch):
     """Look at the squares first: where the mean is near 0, they are all that is needed."""
     x = tf.cast(before_channels_after(batch.x, batch.where), tf.float32)
     mean = _average(x, batch)
-    if inside_xla():  # there another pass over x costs next to nothing
+    if inside_xla():  # where another pass over x costs next to nothing
         return _measure_around(mean, x, batch)
     variance = _average(x, batch, squared=True) - tf.square(mean)
     close = tf.square(mean) <= CLOSE * variance
@@ -73,10 +73,11 @@ def _measure_around(mean, x, batch):
 
 
 def backward(batch, saved, grad_y, gamma):
-    """Return `(grad_x, grad_gamma, grad_beta)`, in the first way whose float32 sums are short.
+    """Return `(grad_x, grad_gamma, grad_beta)`, in the first of three ways that loses no digits.
 
-    Over the channels, where these are short and near 0; else over rows; else by the formula, whose
-    sums are always short. XLA makes that the fastest.
+    They are the fused kernel's gradient, over channels that are short enough for its sums; the
+    same kernel over rows, if there are few; and the formula, which always holds. Outside XLA that
+    is the slowest of the three.
     """
     given = batch, saved, grad_y, gamma
     by_formula = functools.partial(_by_formula, *given)
@@ -94,7 +95,7 @@ def backward(batch, saved, grad_y, gamma):
 
 
 def _channels_are_short(batch, saved):
-    """Whether the sums over channels can be trusted; False too where they are not the last axis."""
+    """Whether float32 may add up whole channels; False where they are not the last axis."""
     if batch.where.axis[0] != batch.x.shape.rank - 1:
         return False
     mean, variance = saved
@@ -103,7 +104,7 @@ def _channels_are_short(batch, saved):
 
 
 def _rows_are_short(rows, batch, saved):
-    """Whether there are rows, and the sums over them can be trusted."""
+    """Whether x can be cut into rows, so few that float32 may add up over them."""
     if rows is None:
         return False
     _, variance = saved
@@ -124,7 +125,7 @@ def _choose(condition, yes, no):
 
 
 def _by_channels(batch, saved, grad_y, gamma):
-    """The fused kernel's own gradient: its sums are as long as a channel."""
+    """The fused kernel's own gradient; its sums are as long as a channel."""
     mean, variance = (tf.cast(v, tf.float32) for v in saved)
     saved = mean, variance, tf.ones([1])
     grad_x, *others = _fused.backward(batch, saved, grad_y, gamma)
@@ -132,10 +133,10 @@ def _by_channels(batch, saved, grad_y, gamma):
 
 
 def _by_rows(batch, saved, grad_y, gamma, rows):
-    """Each place in a row is a channel to the kernel, whose sums are as long as there are rows.
+    """The fused kernel's gradient for given statistics, with a channel for each place in a row.
 
-    With statistics that are given it returns `multiplier * grad_y`, and `grad_x` is that and a
-    line through x.
+    Its sums are then as long as there are rows. It returns `multiplier * grad_y`; `grad_x` is that
+    and a line through x, by which the statistics depend on x.
     """
     (mean, variance), where = saved, batch.where
     inverse, high = tf.math.rsqrt(variance + batch.epsilon), tf.cast(mean, tf.float32)
@@ -160,7 +161,7 @@ def _by_rows(batch, saved, grad_y, gamma, rows):
         tf.reduce_sum(tf.cast(tf.reshape(v, [-1, *sizes]), tf.float64), (0, 2))
         for v in (products, sums)
     )
-    off = mean - tf.cast(high, tf.float64)
+    off = mean - tf.cast(high, tf.float64)  # what x - high is too large by
     grad_gamma = (products - off * grad_beta) * inverse
     share = multiplier / tf.cast(batch.count, tf.float64)
     line = affine(x, mean, -share * inverse * grad_gamma, -share * grad_beta, where)
@@ -176,10 +177,8 @@ def _by_formula(batch, saved, grad_y, gamma):
         for v in (batch.x, grad_y)
     )
     inverse = tf.math.rsqrt(variance + batch.epsilon)
-    multiplier, m = (
-        tf.cast(gamma, tf.float64) * inverse,
-        tf.cast(batch.count, tf.float64),
-    )
+    multiplier = tf.cast(gamma, tf.float64) * inverse
+    m = tf.cast(batch.count, tf.float64)
     high, scale = (tf.cast(v, tf.float32) for v in (mean, inverse))
     x_hat = (x - high[:, tf.newaxis]) * scale[:, tf.newaxis]
     off = (mean - tf.cast(high, tf.float64)) * inverse  # what x_hat is too large by

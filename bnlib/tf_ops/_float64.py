@@ -12,8 +12,8 @@ def forward(batch, gamma, beta):
     """Return `(y, mean, variance, saved)`; saved are the `Moments`, of all replicas if asked."""
     saved = measure_whole(batch)
     gamma, beta = (tf.cast(v, tf.float64) for v in (gamma, beta))
-    given = saved.mean, _inverse(batch, saved), gamma, beta
-    y = normalize_scale_shift(batch.x, *given, batch.where, batch.features)
+    inverse = _inverse(batch, saved)
+    y = normalize_scale_shift(batch, saved.mean, inverse, gamma, beta)
     return y, saved.mean, saved.variance, saved
 
 
@@ -22,7 +22,7 @@ def backward(batch, saved, grad_y, gamma):
     x, where, features, *_ = batch
     inverse, centred = _inverse(batch, saved), _centred(batch, saved)
     grad, gamma = tf.cast(grad_y, tf.float64), tf.cast(gamma, tf.float64)
-    if features == where:  # gamma is one number for all that a mean is taken over
+    if features == where:  # each mean is over one gamma, which leaves it
         grad_x, total, product = _through_statistics(
             batch, saved, grad, centred, inverse
         )

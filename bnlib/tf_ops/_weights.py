@@ -33,10 +33,10 @@ def shares(weights, x, where):
 
 
 def shares_of_mask(mask, x, where):
-    """Return the same for a mask of Keras, whose channels may differ in their sums.
+    """Return shares and sums for a mask of Keras, whose channels may differ in their sums.
 
-    One that Keras made goes along all axes but the last, whichever are kept. Where a mask could be
-    read both ways, it goes along the axes that are averaged over.
+    A mask that Keras made goes along all axes but the last, whichever are kept; one by hand may go
+    along the axes that are averaged over. Where a mask fits both, it is read as the latter.
     """
     mask = None if mask is None else tf.convert_to_tensor(mask)
     if mask is None or mask.shape.is_compatible_with([x.shape[a] for a in where.axes]):

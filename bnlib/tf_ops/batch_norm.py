@@ -1,4 +1,18 @@
-"""Batch norm by the statistics of the batch, on tensors: training mode, with its gradient."""
+"""Batch norm by the statistics of the batch, on tensors: training mode, with its gradient.
+
+A kernel is a module with two pure functions:
+
+    forward(batch, gamma, beta) -> (y, mean, variance, saved)
+    backward(batch, saved, grad_y, gamma) -> (grad_x, grad_gamma, grad_beta)
+
+`batch` is a `Batch`, the arguments after their checks. Mean and variance are float64. What backward
+needs besides is in `saved`, so that forward may stand in a branch of `tf.cond`.
+
+- `_float64` is the formula: right for any data, weights and axes, and slow on large arrays.
+- `_float32` adds up short runs in float32: fast, and as right as float32 can be.
+- `_fused` is TensorFlow's kernel, its answer taken as it is.
+- `_fused_with_fallback` looks at that answer, and goes to `_float64` where it has lost digits.
+"""
 
 import tensorflow as tf
 
@@ -121,7 +135,8 @@ def normalize_batch(batch, gamma, beta, *, fused=None, through_statistics=True):
     Returns:
         `(y, Moments)`; of all replicas where these are synchronized.
     """
-    if forward_mode((batch.x, gamma, beta)):  # which looks at each op of the formula
+    if forward_mode((batch.x, gamma, beta)):
+        # it follows each op, and none of the gradients that we give below
         y, *_, statistics = _float64.forward(batch, gamma, beta)
         return y, statistics
     run = _with_gradient(_kernel_for(batch, fused), batch)
@@ -137,9 +152,10 @@ def normalize_batch(batch, gamma, beta, *, fused=None, through_statistics=True):
 
 def _kernel_for(batch, fused):
     """Choose the kernel, a module with `forward` and `backward`."""
-    fits = batch.x.dtype in FUSED_DTYPES and len(batch.where.axis) == 1
-    fits = fits and batch.features == batch.where and batch.share is None
-    if fused is False or batch.synchronized or not fits:
+    one_axis = batch.where == batch.features and len(batch.where.axis) == 1
+    alike = batch.share is None and not batch.synchronized
+    fits = batch.x.dtype in FUSED_DTYPES and one_axis and alike
+    if fused is False or not fits:
         return _float64
     if fused:
         return _fused
@@ -161,7 +177,8 @@ def _with_gradient(kernel, batch):
 
     @tf.custom_gradient
     def run(x, gamma, beta):
-        # No tape may look inside a kernel: TensorFlow cannot differentiate its tf.cond twice.
+        # Tapes are kept out of the kernel: they would follow its tf.cond, which TensorFlow cannot
+        # differentiate twice, though the gradient is the one below.
         kept = batch._replace(x=tf.stop_gradient(x))
         vectors = (tf.stop_gradient(v) for v in (gamma, beta))
         y, mean, variance, saved = kernel.forward(kept, *vectors)

@@ -56,7 +56,7 @@ def measure(batch):
     mean = _average(x, batch)
     centred = x - broadcast_channels(mean, x, batch.where)
     if batch.x.dtype == tf.float64:
-        # what the first mean lost to rounding; nothing for narrower x
+        # what the first mean lost to rounding; for narrower x that is nothing
         residue = tf.stop_gradient(_average(centred, batch))
         residue = tf.where(tf.math.is_finite(residue), residue, tf.zeros_like(residue))
         mean += residue
@@ -138,7 +138,7 @@ def sync_moments(local: Any) -> Any:
 
 def pool(means, variances, counts, total):
     """Merge by Chan's rule; `total` adds up over the parts, wherever they are."""
-    # 0 where channels have their own counts
+    # no axes are missing where each channel has a count of its own
     missing = means.shape.rank - counts.shape.rank
     counts = tf.reshape(counts, [*counts.shape, *[1] * missing])
     means, variances = (

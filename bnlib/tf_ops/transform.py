@@ -5,6 +5,7 @@ import tensorflow as tf
 from bnlib._checks import as_epsilon
 from bnlib._typing import Axis, Tensor
 from bnlib.tf_ops._affine import normalize_scale_shift
+from bnlib.tf_ops._batch import Batch
 from bnlib.tf_ops._checks import as_floating, layouts, per_channel
 from bnlib.tf_ops._runtime import no_autograph
 from bnlib.tf_ops._shapes import broadcast_channels
@@ -122,7 +123,7 @@ def batch_norm_inference(
     """
     x = as_floating("x", x)
     where, features = layouts(x, axis, axes)
-    epsilon = as_epsilon(epsilon)
+    batch = Batch(x, where, features, as_epsilon(epsilon))
     given = [
         value if value is None else per_channel(name, value, layout)
         for name, value, layout in (
@@ -136,5 +137,5 @@ def batch_norm_inference(
     if not all_float32 or x.dtype == tf.float64:
         given = [v if v is None else tf.cast(v, tf.float64) for v in given]
     mean, variance, gamma, beta = given
-    inverse = tf.math.rsqrt(variance + epsilon)
-    return normalize_scale_shift(x, mean, inverse, gamma, beta, where, features)
+    inverse = tf.math.rsqrt(variance + batch.epsilon)
+    return normalize_scale_shift(batch, mean, inverse, gamma, beta)

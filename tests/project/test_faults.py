@@ -317,8 +317,8 @@ TENSOR_FAULTS = {
     ),
     "keras: updated in inference": (
         LAYER,
-        "            moving = self",
-        "            self._train(x, mask)\n            moving = self",
+        "            vectors = ",
+        "            self._train(x, mask)\n            vectors = ",
         f"{MODES}[False-True]",
     ),
     "keras: updated when frozen": (
@@ -335,8 +335,8 @@ TENSOR_FAULTS = {
     ),
     "keras: gamma and beta swapped in inference": (
         LAYER,
-        "*moving, self.gamma, self.beta",
-        "*moving, self.beta, self.gamma",
+        "self.moving_variance, self.gamma, self.beta",
+        "self.moving_variance, self.beta, self.gamma",
         f"{A_STEP}[0-float32]",
     ),
     "keras: wrong axis": (
@@ -347,8 +347,8 @@ TENSOR_FAULTS = {
     ),
     "keras: epsilon ignored": (
         LAYER,
-        '"epsilon": self.epsilon',
-        '"epsilon": 1e-3',
+        "epsilon=self.epsilon)",
+        "epsilon=1e-3)",
         f"{AGAINST}::test_what_is_changed_after_building_is_obeyed",
     ),
     "keras: gamma and beta in the wrong order": (
