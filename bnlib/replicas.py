@@ -18,7 +18,7 @@ with needed("bnlib.replicas", "tf"):
     import tensorflow as tf
 
 
-from bnlib.tf_ops.statistics import all_sum
+from bnlib.tf_ops._replicas import all_sum
 
 __all__ = ["join_workers", "mirrored", "per_replica", "train_step"]
 

@@ -80,7 +80,7 @@ def _clone_graph(model, exchange, twins):
             twins[id(part)] = part, _copy_part(part, exchange)
         return twins[id(part)][1]
 
-    compiled, model.compiled = model.compiled, False  # or Keras compiles the clone
+    compiled, model.compiled = model.compiled, False  # or Keras would compile the clone
     try:
         new = keras.models.clone_model(
             model, input_tensors=_inputs_like(model), clone_function=copy
@@ -89,7 +89,7 @@ def _clone_graph(model, exchange, twins):
         model.compiled = compiled
     kind = type(model)
     if isinstance(model, keras.Sequential):
-        # Keras makes a plain one: without an __init__, all that the class adds is code
+        # Keras makes a plain Sequential; a class without an __init__ adds nothing but code
         if kind.__init__ is keras.Sequential.__init__:
             new.__class__ = kind
         if not new.built:
@@ -122,7 +122,7 @@ def _copy_part(part, exchange):
     known = {type(layer).__name__: type(layer) for layer in inside}
     known |= {f.__name__: f for f in vars(part).values() if isfunction(f)}
     try:
-        # classes and functions that need not be registered, since here they are
+        # classes and functions that are at hand, and so need not be registered
         with keras.saving.custom_object_scope(known):
             return type(part).from_config(part.get_config())
     except Exception as error:
@@ -272,7 +272,7 @@ def put_held(holder, twins, undo):
     gone = {id(old) for old, new in twins.values() if old is not new}
     for layer in _in_code(holder):
         for name, value in list(vars(layer).items()):
-            if not name.startswith("_self_") and name not in BOOKS:
+            if not name.startswith("_self_") and name not in TRACKED_BY_KERAS:
                 _replace(value, _setter(layer, name), layer, twins, undo)
     left = [v.name for v in holder._flatten_layers() if id(v) in gone]
     if left:
@@ -282,8 +282,8 @@ def put_held(holder, twins, undo):
         )
 
 
-# where Keras keeps its books: what it tracks is changed along with the attributes
-BOOKS = (
+# attributes in which Keras lists what it tracks: these follow when the others are set
+TRACKED_BY_KERAS = (
     "_layers",
     "_tracker",
     "_tracked",
@@ -325,7 +325,7 @@ def _replace(value, put, holder, twins, undo):
         if any(one is not other for one, other in zip(items, value, strict=True)):
             named = hasattr(value, "_fields")
             put(value.__class__(*items) if named else value.__class__(items))
-            # to be called after its items are back in Keras's books
+            # undone last, when Keras tracks the items again
             undo.insert(mark, lambda: put(value))
     elif isinstance(value, (list, dict)):
         keys = value if isinstance(value, dict) else range(len(value))
@@ -334,7 +334,7 @@ def _replace(value, put, holder, twins, undo):
 
 
 def _switch(holder, put, old, new):
-    """Exchange two layers, in Keras's books as well: weights keep their order there."""
+    """Exchange two layers, also where Keras tracks them, so that weights keep their order."""
     tracker = holder._tracker
     if tracker.is_in_store("layers", old):
         tracker.replace_tracked_value("layers", old, new)
@@ -374,7 +374,7 @@ def carry_training(model, optimizer, twins, other):
         if type(model).compile is not keras.Model.compile:
             raise ValueError(f"{type(model).__name__} has a compile of its own")
         given = dict(model._compile_config.config)
-        # these have state, and are not to be shared
+        # metrics have state, so that the two models must not share them
         for name in ("metrics", "weighted_metrics"):
             given[name] = keras.tree.map_structure(_anew_if_metric, given[name])
         given["optimizer"] = _anew(given["optimizer"])
@@ -393,7 +393,7 @@ def _carry_optimizer(old, new, followed):
     inner, its = (getattr(o, "inner_optimizer", o) for o in (old, new))
     pairs = zip(trained, successors, strict=True)
     spared = [v for one, v in pairs if not inner._use_weight_decay(one)]
-    if spared:  # by list or by name: no configuration says so
+    if spared:  # get_config does not say which these are
         its.exclude_from_weight_decay(spared)
     new.build(successors)
     for one, other in zip(old.variables, new.variables, strict=True):

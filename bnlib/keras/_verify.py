@@ -325,7 +325,7 @@ def _unlike(one, other, allowed, exactly):
     if one.dtype.kind in "OSUbiu":
         if exactly and not np.array_equal(one, other):
             return "its outputs, which are no floating numbers, differ."
-        return None  # after the first swap a rounding may tip the largest of two
+        return None  # after a swap, rounding may decide which of two outputs is larger
     one, other = one.astype("float64"), other.astype("float64")
     finite = np.isfinite(one)
     if not np.array_equal(one[~finite], other[~finite], equal_nan=True):

@@ -1,26 +1,33 @@
 """A batch norm layer for Keras 3: Keras's own arguments and weights, and what that one lacks.
 
-A thin shell: the mathematics is one call into `bnlib.tf_ops`, the memory a `MovingStatistics`.
+The mathematics is one call into `bnlib.tf_ops`. The moving statistics move in `population.py`, the
+r and d of renorm come from `renorm.py`, and a mask becomes weights in `tf_ops/_weights.py`.
 """
 
 import warnings
 from collections.abc import Callable, Mapping
+from numbers import Integral
 from typing import Any
 
 import keras
 import tensorflow as tf
-from keras.ops import convert_to_tensor
 
 from bnlib._checks import as_epsilon, as_momentum
 from bnlib._typing import Axis
-from bnlib.keras import _options, _variables
-from bnlib.keras._population import MovingStatistics, renorm_of, values_of
+from bnlib.axes import canonical_axes
+from bnlib.keras.population import MovingStatistics
+from bnlib.keras.renorm import Renorm, as_clipping, has_schedule, root_of
+from bnlib.moments import Moments
 from bnlib.tf_ops import batch_norm_inference, scale_and_shift
-from bnlib.tf_ops._checks import as_floating, dims, layout_of, parameters
-from bnlib.tf_ops._weights import shares_of_mask
-from bnlib.tf_ops.training import train
+from bnlib.tf_ops._batch import Batch
+from bnlib.tf_ops._checks import as_floating, gamma_and_beta, layouts
+from bnlib.tf_ops._shapes import static_or_dynamic_shape
+from bnlib.tf_ops._weights import shares_of_mask, values_with_weight
+from bnlib.tf_ops.batch_norm import normalize_batch
 
 __all__ = ["BatchNormalization"]
+
+SIXTEEN_BITS = "float16", "bfloat16"  # in which no statistics are kept
 
 
 @keras.saving.register_keras_serializable(package="bnlib")
@@ -63,6 +70,8 @@ class BatchNormalization(keras.layers.BatchNormalization):
     Paper: Algorithms 1 and 2; renorm: Ioffe (2017).
     """
 
+    # Arguments
+
     def __init__(
         self,
         axis: Axis = -1,
@@ -80,35 +89,114 @@ class BatchNormalization(keras.layers.BatchNormalization):
         **kwargs: Any,
     ) -> None:
         super().__init__(*[-1, 0.99, 1e-3, *args], renorm=renorm, **kwargs)
-        self.axis, self.momentum = _options.as_axis(axis), _options.as_average(momentum)
+        self.axis = _as_axis(axis)
+        self.momentum = None if momentum is None else as_momentum(momentum)
         self.epsilon = as_epsilon(epsilon)
         self.renorm_momentum = as_momentum(renorm_momentum)
-        self.renorm_clipping = _options.as_renorm_clipping(renorm_clipping)
+        self.renorm_clipping = as_clipping(renorm_clipping)
         self.fused, self.virtual_batch_size = fused, virtual_batch_size
         self.adjustment, self.zero_debias, self.bessel = adjustment, zero_debias, bessel
-        _options.check(self)
+        self._check_settings()
+
+    def _check_settings(self):
+        """Refuse settings that contradict each other, or that are out of range."""
+        if self.momentum is None and self.zero_debias:
+            raise ValueError(
+                "zero_debias must come with a momentum; got momentum=None, the plain average of "
+                "all batches, which has no bias to take out. Leave zero_debias out."
+            )
+        if self.fused not in (None, True, False):
+            raise ValueError(
+                f"fused must be None, True or False; got {self.fused!r}. "
+                "Use None for a fast kernel where its answer is right."
+            )
+        size = self.virtual_batch_size
+        if size is None:
+            return
+        if not isinstance(size, Integral) or size < 1:
+            raise ValueError(
+                f"virtual_batch_size must be a positive integer; got {size!r}. "
+                "Use None to normalise the batch as a whole."
+            )
+        for name in ("renorm", "synchronized", "fused"):
+            if getattr(self, name):
+                raise ValueError(
+                    f"virtual_batch_size cannot be combined with {name}: it makes batches smaller "
+                    "than the replica's. Leave one of them out."
+                )
+
+    # Weights, in the order and with the names of Keras's layer
 
     def build(self, input_shape):
-        """Make the weights, in the order and with the names of Keras's layer."""
-        kept = _options.within(self.axis, len(input_shape))
-        shape = tuple(input_shape[a] for a in kept)
+        """Make the weights for inputs of a shape, such as `(None, H, W, C)`."""
+        self._kept = canonical_axes("axis", self.axis, len(input_shape))
+        shape = tuple(input_shape[a] for a in self._kept)
         if None in shape:
             raise ValueError(
                 f"axis {self.axis} must have a known size; got inputs of shape "
                 f"{tuple(input_shape)}. Give the model's Input its number of channels."
             )
-        for name, wanted in (("gamma", self.scale), ("beta", self.center)):
-            if wanted:
-                setattr(self, name, _variables.parameter(self, name, shape))
-        for name in ("moving_mean", "moving_variance"):
-            first = getattr(self, f"{name}_initializer")
-            setattr(self, name, _variables.statistic(self, name, shape, first))
-        self._renorm = renorm_of(self, shape) if self.renorm else None
-        self.updates = _variables.counter(self) if _options.counts(self) else None
-        self._population = MovingStatistics(self)
-        self.input_spec = keras.layers.InputSpec(
-            ndim=len(input_shape), axes=dict(zip(kept, shape, strict=True))
+        if self.scale:
+            self.gamma = self._add_parameter("gamma", shape)
+        if self.center:
+            self.beta = self._add_parameter("beta", shape)
+        first_mean = self.moving_mean_initializer
+        first_variance = self.moving_variance_initializer
+        self.moving_mean = self._add_statistic("moving_mean", shape, first_mean)
+        self.moving_variance = self._add_statistic(
+            "moving_variance", shape, first_variance
         )
+        if self.renorm:
+            root = root_of(first_variance)
+            # Keras has it, so we keep it, though nothing reads it
+            self.moving_stddev = self._add_statistic("moving_stddev", shape, root)
+            self.renorm_mean = self._add_statistic("renorm_mean", shape, first_mean)
+            self.renorm_stddev = self._add_statistic("renorm_stddev", shape, root)
+        scheduled = self.renorm and has_schedule(self.renorm_clipping)
+        counts = self.momentum is None or self.zero_debias or scheduled
+        self.updates = self._add_counter("updates") if counts else None
+        self.input_spec = keras.layers.InputSpec(
+            ndim=len(input_shape), axes=dict(zip(self._kept, shape, strict=True))
+        )
+
+    def _add_parameter(self, name, shape):
+        """Add gamma or beta."""
+        return self.add_weight(
+            shape=shape,
+            name=name,
+            initializer=getattr(self, f"{name}_initializer"),
+            regularizer=getattr(self, f"{name}_regularizer"),
+            constraint=getattr(self, f"{name}_constraint"),
+            trainable=True,
+            autocast=False,
+        )
+
+    def _add_statistic(self, name, shape, initializer):
+        """Add a statistic: float32 at least, and averaged over the replicas of a strategy."""
+        narrow = self.variable_dtype in SIXTEEN_BITS
+        return self.add_weight(
+            shape=shape,
+            name=name,
+            initializer=initializer,
+            dtype="float32" if narrow else self.variable_dtype,
+            trainable=False,
+            autocast=False,
+            aggregation="mean",
+        )
+
+    def _add_counter(self, name):
+        """Add a number of batches seen."""
+        return self.add_weight(
+            shape=(),
+            name=name,
+            initializer="zeros",
+            dtype="int64",
+            trainable=False,
+            autocast=False,
+            aggregation="only_first_replica",
+        )
+
+    # The call
 
     def call(self, inputs, training=None, mask=None):
         """Normalise by the batch in training, by the moving statistics otherwise."""
@@ -117,30 +205,37 @@ class BatchNormalization(keras.layers.BatchNormalization):
             y = self._train(x, mask)
         else:
             vectors = self.moving_mean, self.moving_variance, self.gamma, self.beta
-            y = batch_norm_inference(x, *vectors, **self._settings(x))
+            y = batch_norm_inference(x, *vectors, axis=self._kept, epsilon=self.epsilon)
         return tf.cast(y, self.compute_dtype)
 
-    def _settings(self, x):
-        axis = _options.within(self.axis, x.shape.rank)
-        return {"axis": axis, "epsilon": self.epsilon}
-
     def _train(self, x, mask):
-        """Normalise by the batch, and remember its statistics."""
-        direct = not (self.renorm or self.adjustment or self.virtual_batch_size)
-        if not direct:  # then x_hat meets several numbers, none of which may be 16 bits
+        """Normalise by the statistics of the batch, and remember these."""
+        ghost = self.virtual_batch_size is not None
+        gamma, beta = self.gamma, self.beta
+        stepwise = ghost or self.renorm or self.adjustment
+        if stepwise:
+            # x_hat meets several numbers in turn, none of which may be rounded to 16 bits
             x = tf.cast(x, keras.backend.result_type(x.dtype, "float32"))
-        if self.virtual_batch_size is not None:
-            return self._train_groups(x, mask)
-        given = (self.gamma, self.beta) if direct else (None, None)
-        y, mean, variance, *counts = self._normalize(x, *given, mask)
-        batch = tf.stop_gradient(mean), tf.stop_gradient(variance)
-        if not direct:
-            y = self._corrected(y, *batch)
-        self._remember(*batch, *counts)
+            gamma = beta = None
+        batch = self._groups(x, mask) if ghost else self._batch(x, mask, self._kept)
+        y, (mean, variance, count) = normalize_batch(
+            batch,
+            *gamma_and_beta(batch.x, batch.features, gamma, beta),
+            fused=self.fused,
+            through_statistics=False,
+        )
+        mean, variance = tf.stop_gradient(mean), tf.stop_gradient(variance)
+        if ghost:
+            y = tf.reshape(y, tf.shape(x))
+            mean, variance = tf.reduce_mean(mean, 0), tf.reduce_mean(variance, 0)
+        if stepwise:
+            y = self._corrected(y, mean, variance)
+        self._remember(Moments(mean, variance, count), values_with_weight(batch, count))
         return y
 
-    def _normalize(self, x, gamma, beta, mask, axis=None):
-        where = layout_of(x, self._settings(x)["axis"] if axis is None else axis)
+    def _batch(self, x, mask, axis):
+        """Return x with what the mask makes of each value."""
+        where, features = layouts(x, axis)
         share, count = shares_of_mask(mask, x, where)
         if isinstance(count, int) and count == 1:
             warnings.warn(
@@ -148,57 +243,113 @@ class BatchNormalization(keras.layers.BatchNormalization):
                 "Use larger batches in training.",
                 stacklevel=2,
             )
-        *results, count = train(
-            x,
-            *parameters(x, where, gamma, beta),
-            where,
-            self.epsilon,
-            share,
-            count,
-            fused=self.fused,
-            synchronized=self.synchronized,
-            through_statistics=False,
-        )
-        return *results, count, values_of(share, count, where, self.synchronized)
-
-    def _train_groups(self, x, mask):
-        """Ghost batch norm: the groups stand along a second axis, which is kept too."""
-        if mask is not None:
-            raise ValueError(
-                "mask cannot be combined with virtual_batch_size: groups would have unequal "
-                "counts. Leave one of them out."
-            )
-        x, kept = _options.check_groups(self, x), self._settings(x)["axis"]
-        groups = tf.reshape(x, [self.virtual_batch_size, -1, *dims(x)[1:]])
-        axis = (1, *(a + 1 for a in kept))
-        y, mean, variance, *counts = self._normalize(groups, None, None, None, axis)
-        batch = [tf.stop_gradient(tf.reduce_mean(v, 0)) for v in (mean, variance)]
-        y = self._corrected(tf.reshape(y, tf.shape(x)), *batch)
-        self._remember(*batch, *counts)
-        return y
+        return Batch(x, where, features, self.epsilon, share, count, self.synchronized)
 
     def _corrected(self, x_hat, mean, variance):
         """Apply adjustment and renorm to x_hat, then gamma and beta."""
         if self.adjustment is not None:
             both = self.adjustment(tf.shape(x_hat))
-            scale, bias = (convert_to_tensor(v, x_hat.dtype) for v in both)
+            scale, bias = (keras.ops.convert_to_tensor(v, x_hat.dtype) for v in both)
             x_hat = x_hat * scale + bias
-        axis = self._settings(x_hat)["axis"]
         if self.renorm:
-            r, d = self._renorm.correction(mean, variance, self.updates)
-            x_hat = scale_and_shift(x_hat, r, d, axis=axis)
-        return scale_and_shift(x_hat, self.gamma, self.beta, axis=axis)
+            r, d = self._renorm().correction(mean, variance, self.updates)
+            x_hat = scale_and_shift(x_hat, r, d, axis=self._kept)
+        return scale_and_shift(x_hat, self.gamma, self.beta, axis=self._kept)
 
-    def _remember(self, mean, variance, count, values):
-        self._population.update(mean, variance, count, values)
+    def _remember(self, batch, values):
+        """Take the `Moments` of a batch into the moving statistics."""
+        MovingStatistics(
+            self.moving_mean,
+            self.moving_variance,
+            self.updates,
+            momentum=self.momentum,
+            zero_debias=self.zero_debias,
+            bessel=self.bessel,
+        ).update(batch, values)
         if self.renorm:
-            self._renorm.update(mean, variance, values)
+            self._renorm().update(batch.mean, batch.variance, values)
+            moving = keras.ops.convert_to_tensor(self.moving_variance)
+            self.moving_stddev.assign(tf.sqrt(moving + self.epsilon))
+
+    def _renorm(self):
+        return Renorm(
+            self.renorm_mean,
+            self.renorm_stddev,
+            momentum=self.renorm_momentum,
+            epsilon=self.epsilon,
+            clipping=self.renorm_clipping,
+        )
+
+    # Groups: ghost batch norm
+
+    def _groups(self, x, mask):
+        """Return x as groups along a second axis, which is kept too."""
+        if mask is not None:
+            raise ValueError(
+                "mask cannot be combined with virtual_batch_size: groups would have unequal "
+                "counts. Leave one of them out."
+            )
+        _, *sizes = static_or_dynamic_shape(x)
+        x = tf.reshape(self._whole_groups(x), [self.virtual_batch_size, -1, *sizes])
+        return self._batch(x, None, (1, *(a + 1 for a in self._kept)))
+
+    def _whole_groups(self, x):
+        """Return x, a batch of whole groups; an unknown size is looked at when it is known.
+
+        Raises:
+            ValueError: where the size is known, `tf.errors.InvalidArgumentError` where it was not.
+        """
+        size, examples = self.virtual_batch_size, x.shape[0]
+        asked = f"virtual_batch_size must divide the number of examples in a batch; got {size}"
+        remedy = (
+            f"Use a multiple of {size} in each batch: choose batch_size so, and leave out the "
+            "rest, as tf.data's batch(batch_size, drop_remainder=True) does."
+        )
+        if examples is not None:
+            if examples % size:
+                raise ValueError(f"{asked} for {examples} examples. {remedy}")
+            return x
+        rest = tf.shape(x)[0] % size
+        message = f"{asked} for a batch with a rest. {remedy}"
+        with tf.control_dependencies([tf.debugging.assert_equal(rest, 0, message)]):
+            return tf.identity(x)
+
+    # Configuration
 
     def get_config(self):
         """Return what makes the same layer again."""
-        return super().get_config() | _options.config_of(self)
+        serialize = keras.saving.serialize_keras_object
+        clipping = {name: serialize(v) for name, v in self.renorm_clipping.items()}
+        return super().get_config() | {
+            "fused": self.fused,
+            "virtual_batch_size": self.virtual_batch_size,
+            "zero_debias": self.zero_debias,
+            "bessel": self.bessel,
+            "renorm_clipping": clipping,
+            "adjustment": self.adjustment and serialize(self.adjustment),
+        }
 
     @classmethod
     def from_config(cls, config):
         """Make the layer that `get_config` described."""
-        return cls(**_options.from_config(config))
+        revive = keras.saving.deserialize_keras_object
+        clipping = {
+            name: revive(limit) if isinstance(limit, dict) else limit
+            for name, limit in (config.get("renorm_clipping") or {}).items()
+        }
+        adjustment = config.get("adjustment")
+        adjustment = adjustment and revive(adjustment)
+        config = config | {"renorm_clipping": clipping, "adjustment": adjustment}
+        return cls(**config)
+
+
+def _as_axis(axis):
+    """Return `axis` as an integer, or a list of integers, each once."""
+    named = list(axis) if isinstance(axis, (list, tuple)) else [axis]
+    whole = all(isinstance(a, Integral) and not isinstance(a, bool) for a in named)
+    if not named or not whole or len(set(named)) < len(named):
+        raise ValueError(
+            f"axis must be an integer, or a list of different ones; got {axis!r}. "
+            "Use -1 for channels last, 1 for channels first."
+        )
+    return [int(a) for a in named] if isinstance(axis, (list, tuple)) else int(axis)

@@ -6,8 +6,9 @@ from typing import Any
 
 import keras
 
-from bnlib.keras import _models, _options, _verify
+from bnlib.keras import _models, _verify
 from bnlib.keras.layer import BatchNormalization
+from bnlib.keras.renorm import has_schedule
 
 __all__ = ["swap_in", "swap_out"]
 
@@ -110,7 +111,7 @@ def _theirs(layer):
         config["renorm_clipping"] = None
     only = [n for n, usual in OURS_ALONE.items() if config.pop(n) != usual]
     only += [n for n in ("axis", "momentum") if not isinstance(config[n], (int, float))]
-    if only or _options.counts(layer):
+    if only or (layer.renorm and has_schedule(layer.renorm_clipping)):
         raise ValueError(
             f"keras.layers.BatchNormalization has no equivalent for {only or 'a schedule'} of "
             f"layer {layer.name!r}. Set it to its default first."

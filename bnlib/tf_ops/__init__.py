@@ -9,8 +9,8 @@ computed again in float64.
 from bnlib._extras import needed
 
 with needed("bnlib.tf_ops", "tf"):
-    from bnlib.tf_ops.statistics import merge_moments, moments, sync_moments
-    from bnlib.tf_ops.training import batch_norm, fused_batch_norm
+    from bnlib.tf_ops.batch_norm import batch_norm, fused_batch_norm
+    from bnlib.tf_ops.moments import merge_moments, moments, sync_moments
     from bnlib.tf_ops.transform import batch_norm_inference, normalize, scale_and_shift
 
 

@@ -1,20 +1,15 @@
 """The checks of the core for tensors, whose shapes may be unknown until they run."""
 
-import math
-
 import tensorflow as tf
 
 from bnlib.axes import layout
+from bnlib.tf_ops._shapes import static_or_dynamic_shape
 
-WIDE = tf.float64  # the dtype of statistics and sums
-DENSE = {
+NOT_DENSE = {
     tf.RaggedTensor: "Pad it with to_tensor(), and hide the padding: "
     "tf.sequence_mask(x.row_lengths()) is the layer's mask, and the weights of batch_norm.",
     tf.SparseTensor: "Make it one with tf.sparse.to_dense(x).",
 }
-as_it_is = (
-    tf.autograph.experimental.do_not_convert
-)  # no Python here depends on a tensor's value
 
 
 def as_floating(name, value):
@@ -23,14 +18,14 @@ def as_floating(name, value):
     Raises:
         TypeError: for complex numbers and strings, for ragged and sparse tensors.
     """
-    if isinstance(value, tuple(DENSE)):
-        kind = next(kind for kind in DENSE if isinstance(value, kind))
+    if isinstance(value, tuple(NOT_DENSE)):
+        kind = next(kind for kind in NOT_DENSE if isinstance(value, kind))
         raise TypeError(
-            f"{name} must be a dense tensor; got a {kind.__name__}. {DENSE[kind]}"
+            f"{name} must be a dense tensor; got a {kind.__name__}. {NOT_DENSE[kind]}"
         )
     value = tf.convert_to_tensor(value)
     if value.dtype.is_integer or value.dtype.is_bool:
-        return tf.cast(value, WIDE)
+        return tf.cast(value, tf.float64)
     if not value.dtype.is_floating:
         raise TypeError(
             f"{name} must hold real numbers; got dtype {value.dtype.name}. "
@@ -39,8 +34,11 @@ def as_floating(name, value):
     return value
 
 
-def layout_of(x, axis):
-    """Return the `Layout` of x; dimensions that are not known yet are None.
+def layouts(x, axis, axes=None):
+    """Return the `Layout` of the statistics of x, and that of gamma and beta.
+
+    They are the same unless `axes` names other axes to average over than all but `axis`.
+    Dimensions that are not known yet are None.
 
     Raises:
         ValueError: when not even the number of dimensions is known.
@@ -50,43 +48,17 @@ def layout_of(x, axis):
             "x must have a known number of dimensions; got a tensor of unknown rank. "
             "Set it with tf.ensure_shape(x, [None, ..., C])."
         )
-    return layout(x.shape.as_list(), axis)
+    shape = x.shape.as_list()
+    features = layout(shape, axis)
+    return (features if axes is None else layout(shape, axes=axes)), features
 
 
-def dims(x):
-    """Return the shape of x: a number where it is known, else a scalar tensor."""
-    known = x.shape.as_list()
-    if None not in known:
-        return known
-    found = tf.shape(x)
-    return [found[i] if n is None else n for i, n in enumerate(known)]
-
-
-def values_per_channel(x, where):
-    """Return how many values each channel has: an integer where known, else a float64 scalar."""
-    sizes = [dims(x)[a] for a in where.axes]
-    if all(isinstance(n, int) for n in sizes):
-        return math.prod(sizes)
-    return tf.cast(tf.reduce_prod(tf.stack(sizes)), WIDE)
-
-
-def beside(vector, x, where):
-    """Shape a vector of channels so that it broadcasts against x."""
-    if where.axis == (x.shape.rank - 1,):
-        return vector
-    sizes = dims(x)
-    shape = [n if a in where.axis else 1 for a, n in enumerate(sizes)]
-    return tf.reshape(vector, shape)
-
-
-def per_channel(name, value, where, default=None):
-    """Return `value` as a tensor of shape `where.channels`, or None where None is allowed.
+def per_channel(name, value, where):
+    """Return `value` as a tensor of shape `where.channels`.
 
     Raises:
         ValueError: when the shape differs.
     """
-    if value is None and default is not None:
-        return None
     value = as_floating(name, value)
     if not value.shape.is_compatible_with(where.channels):
         raise ValueError(
@@ -96,34 +68,13 @@ def per_channel(name, value, where, default=None):
     return value
 
 
-def parameters(x, where, gamma, beta):
+def gamma_and_beta(x, features, gamma, beta):
     """Return gamma and beta as tensors: ones and zeros where they are None."""
-    sizes = [dims(x)[a] for a in where.axis]
+    sizes = [static_or_dynamic_shape(x)[a] for a in features.axis]
     dtype = tf.float64 if x.dtype == tf.float64 else tf.float32
-    gamma = per_channel("gamma", gamma, where, default=1)
-    beta = per_channel("beta", beta, where, default=0)
     return (
-        tf.ones(sizes, dtype) if gamma is None else gamma,
-        tf.zeros(sizes, dtype) if beta is None else beta,
+        tf.ones(sizes, dtype)
+        if gamma is None
+        else per_channel("gamma", gamma, features),
+        tf.zeros(sizes, dtype) if beta is None else per_channel("beta", beta, features),
     )
-
-
-def inside_xla():
-    """Whether the code being traced will be compiled by XLA, where the fused kernel is slow."""
-    if tf.executing_eagerly():
-        return False
-    try:  # TensorFlow says it to itself only
-        from tensorflow.python.ops import control_flow_util
-    except ImportError:
-        return False
-    graph = tf.compat.v1.get_default_graph()
-    return bool(control_flow_util.GraphOrParentsInXlaContext(graph))
-
-
-def forward_mode(tensors):
-    """Whether a `tf.autodiff.ForwardAccumulator` follows one of the tensors here."""
-    try:  # TensorFlow says this, too, to itself only
-        from tensorflow.python.eager import forwardprop_util
-    except ImportError:
-        return False
-    return bool(forwardprop_util.pack_tangents(list(tensors)).tangents)

@@ -1,19 +1,27 @@
-"""How much each value counts."""
+"""How much each value counts: weights, and masks of Keras, become shares that sum to 1."""
 
 import tensorflow as tf
 
-from bnlib.tf_ops._checks import WIDE, as_floating, beside, dims, values_per_channel
+from bnlib.tf_ops._checks import as_floating
+from bnlib.tf_ops._replicas import all_sum
+from bnlib.tf_ops._shapes import (
+    broadcast_channels,
+    static_or_dynamic_shape,
+    values_per_channel,
+)
 
 
 def shares(weights, x, where):
-    """Return the weights beside x, scaled to sum to 1, and their sum; None for no weights.
+    """Return the weights beside x, scaled to sum to 1, and their sum.
+
+    Without weights return None, and the number of values per channel.
 
     Raises:
         ValueError: when the weights do not fit, or are negative and that can be seen.
     """
     if weights is None:
         return None, values_per_channel(x, where)
-    weights = tf.cast(as_floating("weights", weights), WIDE)
+    weights = tf.cast(as_floating("weights", weights), tf.float64)
     weights = _aligned(weights, x, where)
     if tf.executing_eagerly() and not bool(tf.reduce_all(weights >= 0)):
         raise ValueError(
@@ -25,28 +33,42 @@ def shares(weights, x, where):
 
 
 def shares_of_mask(mask, x, where):
-    """Return the same for a mask of Keras, whose channels may differ in their sums.
+    """Return shares and sums for a mask of Keras, whose channels may differ in their sums.
 
-    One that Keras made goes along all axes but the last, whichever are kept. Where a mask could be
-    read both ways, it goes along the axes that are averaged over.
+    A mask that Keras made goes along all axes but the last, whichever are kept; one by hand may go
+    along the axes that are averaged over. Where a mask fits both, it is read as the latter.
     """
     mask = None if mask is None else tf.convert_to_tensor(mask)
     if mask is None or mask.shape.is_compatible_with([x.shape[a] for a in where.axes]):
         return shares(mask, x, where)
     if not mask.shape.is_compatible_with(x.shape[:-1]):
         return shares(mask, x, where)
-    weights = tf.broadcast_to(tf.cast(mask[..., tf.newaxis], WIDE), tf.shape(x))
+    weights = tf.broadcast_to(tf.cast(mask[..., tf.newaxis], tf.float64), tf.shape(x))
     total = tf.reduce_sum(weights, where.axes)
-    return tf.math.divide_no_nan(weights, beside(total, x, where)), total
+    beside_x = broadcast_channels(total, x, where)
+    return tf.math.divide_no_nan(weights, beside_x), total
+
+
+def values_with_weight(batch, count):
+    """Return how many values of each channel have a weight above 0.
+
+    That is `count` where there are no weights. It is of all replicas, as `count` is, where these
+    are synchronized.
+    """
+    if batch.share is None:
+        return count
+    seen = tf.reduce_sum(tf.cast(batch.share > 0, tf.float64), batch.where.axes)
+    return all_sum(seen) if batch.synchronized else seen
 
 
 def _aligned(weights, x, where):
     """Line the weights up with the averaged axes, from the left, and broadcast them over x."""
-    sizes = [dims(x)[a] for a in where.axes]
+    shape = static_or_dynamic_shape(x)
+    sizes = [shape[a] for a in where.axes]
     rank = weights.shape.rank
     full = [1] * len(sizes)
     if rank is not None and 0 < rank <= len(sizes):
-        full[:rank] = dims(weights)
+        full[:rank] = static_or_dynamic_shape(weights)
     pairs = zip(full, sizes, strict=True)
     wrong = any(
         isinstance(f, int) and isinstance(s, int) and f not in (1, s) for f, s in pairs
@@ -58,19 +80,5 @@ def _aligned(weights, x, where):
         )
     weights = tf.broadcast_to(tf.reshape(weights, full), sizes)
     return tf.reshape(
-        weights, [1 if a in where.axis else n for a, n in enumerate(dims(x))]
+        weights, [1 if a in where.axis else n for a, n in enumerate(shape)]
     )
-
-
-def refuse_nothing(count, x):
-    """Raise where it is known that there are no values.
-
-    Raises:
-        ValueError: when count is 0.
-    """
-    known = isinstance(count, int) or tf.executing_eagerly()
-    if known and count == 0:
-        raise ValueError(
-            f"moments needs at least one value per channel; x of shape {tuple(x.shape)} and its "
-            "weights leave none to average. Skip an empty batch, or one whose weights are all 0."
-        )

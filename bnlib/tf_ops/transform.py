@@ -4,26 +4,23 @@ import tensorflow as tf
 
 from bnlib._checks import as_epsilon
 from bnlib._typing import Axis, Tensor
-from bnlib.tf_ops._affine import affine
-from bnlib.tf_ops._checks import (
-    WIDE,
-    as_floating,
-    as_it_is,
-    beside,
-    layout_of,
-    per_channel,
-)
+from bnlib.tf_ops._affine import normalize_scale_shift
+from bnlib.tf_ops._batch import Batch
+from bnlib.tf_ops._checks import as_floating, layouts, per_channel
+from bnlib.tf_ops._runtime import no_autograph
+from bnlib.tf_ops._shapes import broadcast_channels
 
 __all__ = ["batch_norm_inference", "normalize", "scale_and_shift"]
 
 
-@as_it_is
+@no_autograph
 def normalize(
     x: Tensor,
     mean: Tensor,
     variance: Tensor,
     *,
     axis: Axis = -1,
+    axes: Axis | None = None,
     epsilon: float = 1e-3,
 ) -> Tensor:
     """Centre each channel and divide it by its standard deviation, guarded by epsilon.
@@ -35,6 +32,8 @@ def normalize(
         mean: shape `(C,)`.
         variance: shape `(C,)`.
         axis: the axis, or tuple of axes, that is kept.
+        axes: the axis, or tuple of axes, that the statistics were averaged over; `mean` and
+            `variance` then have the shape of all others. None is all but `axis`.
         epsilon: guard inside the root.
 
     Returns:
@@ -46,10 +45,12 @@ def normalize(
 
     Paper: Algorithm 1, line 3.
     """
-    return batch_norm_inference(x, mean, variance, axis=axis, epsilon=epsilon)
+    return batch_norm_inference(
+        x, mean, variance, axis=axis, axes=axes, epsilon=epsilon
+    )
 
 
-@as_it_is
+@no_autograph
 def scale_and_shift(
     x_hat: Tensor, gamma: Tensor = None, beta: Tensor = None, *, axis: Axis = -1
 ) -> Tensor:
@@ -71,17 +72,17 @@ def scale_and_shift(
     Paper: Algorithm 1, line 4.
     """
     y = as_floating("x_hat", x_hat)
-    where = layout_of(y, axis)
+    _, features = layouts(y, axis)
     if gamma is not None:
-        gamma = tf.cast(per_channel("gamma", gamma, where), y.dtype)
-        y = y * beside(gamma, y, where)
+        gamma = tf.cast(per_channel("gamma", gamma, features), y.dtype)
+        y = y * broadcast_channels(gamma, y, features)
     if beta is not None:
-        beta = tf.cast(per_channel("beta", beta, where), y.dtype)
-        y = y + beside(beta, y, where)
+        beta = tf.cast(per_channel("beta", beta, features), y.dtype)
+        y = y + broadcast_channels(beta, y, features)
     return y
 
 
-@as_it_is
+@no_autograph
 def batch_norm_inference(
     x: Tensor,
     mean: Tensor,
@@ -90,6 +91,7 @@ def batch_norm_inference(
     beta: Tensor = None,
     *,
     axis: Axis = -1,
+    axes: Axis | None = None,
     epsilon: float = 1e-3,
 ) -> Tensor:
     """Normalise by given statistics, then scale and shift: inference mode.
@@ -105,7 +107,9 @@ def batch_norm_inference(
         variance: shape `(C,)`, usually the `moving_variance`.
         gamma: shape `(C,)`; None means 1.
         beta: shape `(C,)`; None means 0.
-        axis: the axis, or tuple of axes, that is kept.
+        axis: the axis, or tuple of axes, that is kept: that of gamma and beta.
+        axes: the axis, or tuple of axes, that the statistics were averaged over; `mean` and
+            `variance` then have the shape of all others. None is all but `axis`.
         epsilon: guard inside the root; Keras's default 1e-3.
 
     Returns:
@@ -118,17 +122,20 @@ def batch_norm_inference(
     Paper: Algorithm 2, line 11.
     """
     x = as_floating("x", x)
-    where, epsilon = layout_of(x, axis), as_epsilon(epsilon)
-    given = {"mean": mean, "variance": variance, "gamma": gamma, "beta": beta}
-    given = {
-        name: per_channel(name, value, where)
-        for name, value in given.items()
-        if value is not None
-    }
-    narrow = all(value.dtype == tf.float32 for value in given.values())
-    if not narrow or x.dtype == WIDE:
-        given = {name: tf.cast(value, WIDE) for name, value in given.items()}
-    multiplier = tf.math.rsqrt(given["variance"] + epsilon)
-    if gamma is not None:
-        multiplier = multiplier * given["gamma"]
-    return affine(x, given["mean"], multiplier, given.get("beta"), where)
+    where, features = layouts(x, axis, axes)
+    batch = Batch(x, where, features, as_epsilon(epsilon))
+    given = [
+        value if value is None else per_channel(name, value, layout)
+        for name, value, layout in (
+            ("mean", mean, where),
+            ("variance", variance, where),
+            ("gamma", gamma, features),
+            ("beta", beta, features),
+        )
+    ]
+    all_float32 = all(v is None or v.dtype == tf.float32 for v in given)
+    if not all_float32 or x.dtype == tf.float64:
+        given = [v if v is None else tf.cast(v, tf.float64) for v in given]
+    mean, variance, gamma, beta = given
+    inverse = tf.math.rsqrt(variance + batch.epsilon)
+    return normalize_scale_shift(batch, mean, inverse, gamma, beta)

@@ -19,8 +19,7 @@ from twins import TOLERANCE, Keras, assert_close, step, wide
 
 import bnlib
 from bnlib import tf_ops
-from bnlib.keras import BatchNormalization, _population, swap_in, swap_out
-from bnlib.tf_ops import statistics
+from bnlib.keras import BatchNormalization, swap_in, swap_out
 
 
 @pytest.mark.filterwarnings(
@@ -449,16 +448,17 @@ def together(monkeypatch):
     def run(*functions):
         barrier, shared = threading.Barrier(len(functions), timeout=60), {}
 
-        def all_sum(value):
+        def all_reduce(operation, value):
             shared[threading.get_ident()] = value
             barrier.wait()
             total = tf.add_n(list(shared.values()))
             barrier.wait()
             return total
 
-        monkeypatch.setattr(statistics, "replicas", lambda: len(functions))
-        for module in (statistics, _population):
-            monkeypatch.setattr(module, "all_sum", all_sum)
+        context = types.SimpleNamespace(
+            num_replicas_in_sync=len(functions), all_reduce=all_reduce
+        )
+        monkeypatch.setattr(tf.distribute, "get_replica_context", lambda: context)
         with ThreadPoolExecutor(len(functions)) as pool:
             return [job.result() for job in [pool.submit(f) for f in functions]]
 

@@ -15,6 +15,7 @@ from pathlib import Path
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -323,7 +324,7 @@ def test_the_same_signatures(name):
 
 def test_the_fused_function_is_batch_norm_without_weights():
     ours = dict(inspect.signature(tf_ops.batch_norm).parameters)
-    del ours["weights"]
+    del ours["weights"], ours["axes"]
     fused = inspect.signature(tf_ops.fused_batch_norm).parameters
     assert list(fused.values()) == list(ours.values())
 
@@ -503,39 +504,6 @@ def test_float32_sums_of_two_levels(shape, axis):
         assert np.abs(exact(variance) / truth.variance - 1).max() < 1e-6
 
 
-OTHER_CPUS = """
-import os, sys
-sys.path.insert(0, sys.argv[1])
-import tensorflow as tf
-tf.config.threading.set_intra_op_parallelism_threads(int(sys.argv[2]))
-import test_tf_ops
-for shape, axis in test_tf_ops.LEVELS:
-    test_tf_ops.test_float32_sums_of_two_levels(shape, axis)
-test_tf_ops.test_many_values_per_channel(True)
-print("right")
-"""
-
-
-@pytest.mark.parametrize(
-    ("threads", "settings"),
-    [
-        (1, {"TF_ENABLE_ONEDNN_OPTS": "0"}),
-        (8, {"TF_ENABLE_ONEDNN_OPTS": "0"}),
-        (2, {"TF_ENABLE_ONEDNN_OPTS": "1"}),
-        (2, {"TF_ENABLE_ONEDNN_OPTS": "1", "ONEDNN_MAX_CPU_ISA": "AVX2"}),
-        (8, {"TF_ENABLE_ONEDNN_OPTS": "1", "ONEDNN_MAX_CPU_ISA": "SSE41"}),
-    ],
-)
-def test_sums_are_right_on_other_processors(threads, settings):
-    ended = subprocess.run(
-        [sys.executable, "-c", OTHER_CPUS, str(ROOT / "tests"), str(threads)],
-        env={**os.environ, **settings, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-    )
-    assert ended.stdout == "right\n", ended.stderr[-3000:]
-
-
 @pytest.mark.parametrize("axis", [-1, 1])
 def test_gradients_of_many_values_with_an_unknown_batch(axis):
     """More than the fused kernel adds up well: rows of places, or the formula, do it."""
@@ -566,13 +534,11 @@ def test_gradients_of_many_values_with_an_unknown_batch(axis):
 @pytest.mark.parametrize("mode", ["eager", "function"])
 def test_a_gpu_has_the_fused_kernel_judged(monkeypatch, mode, row):
     """Its path, run on the CPU: no test machine has a GPU."""
-    kernels = sys.modules["bnlib.tf_ops._kernels"]
-    monkeypatch.setattr(kernels, "on_gpu", lambda: True)
-    used = []
-    forward = kernels.Fused.forward
-    monkeypatch.setattr(
-        kernels.Fused, "forward", lambda *a: used.append(1) or forward(*a)
-    )
+    chooser = sys.modules["bnlib.tf_ops.batch_norm"]
+    monkeypatch.setattr(chooser, "on_gpu", lambda: True)
+    kernel, used = sys.modules["bnlib.tf_ops._fused"], []
+    forward = kernel.forward
+    monkeypatch.setattr(kernel, "forward", lambda *a: used.append(1) or forward(*a))
     x = tiled(ROWS[row], True)
     run = tf_ops.batch_norm if mode == "eager" else tf.function(tf_ops.batch_norm)
     y, mean, _ = run(x)
@@ -736,6 +702,145 @@ def test_second_order_gradients(mode, name, dtype, rows, tolerance):
     assert got[2] is None or not np.any(got[2])  # nothing depends on beta
     for k in (0, 1, 3):
         agree(got[k], expected[k], tolerance)
+
+
+# Averaged axes that are not all but those of gamma and beta: layer, instance and group norm
+
+OTHER_NORMS = {  # name: (shape as averaged, axis, axes, Keras's layer for (N, H, W, C))
+    "instance": ((2, 5, 7, 6), -1, (1, 2), {"groups": -1}),
+    "instance, channels first": ((2, 6, 5, 7), 1, (2, 3), {"groups": -1, "axis": 1}),
+    "layer, a gamma per channel": ((2, 5, 7, 6), -1, (1, 2, 3), {"groups": 1}),
+    "group": ((2, 5, 7, 3, 2), (3, 4), (1, 2, 4), {"groups": 3}),
+    "layer, last axis": ((2, 5, 7, 6), -1, -1, {"axis": -1}),
+    "layer, all axes": ((2, 5, 7, 6), (1, 2, 3), (1, 2, 3), {"axis": [1, 2, 3]}),
+}
+
+
+def other_norm(name, dtype="float64"):
+    """Return arguments, and the same by Keras: y, mean, variance and three gradients."""
+    shape, axis, axes, settings = OTHER_NORMS[name]
+    features = bnlib.layout(shape, axis).channels
+    x = tf.cast(5 + rng(0).standard_normal(shape) * rng(1).uniform(1, 3, shape), dtype)
+    gamma, beta = rng(2).standard_normal((2, *features))
+    grad_y = tf.cast(rng().standard_normal(shape), dtype)
+    kinds = keras.layers.GroupNormalization, keras.layers.LayerNormalization
+    layer = kinds["groups" not in settings](
+        **settings, epsilon=EPSILON, dtype="float64"
+    )
+    wide = tf.cast(x, tf.float64)
+    wide = tf.reshape(wide, [*shape[:3], -1]) if name == "group" else wide
+    layer.build(wide.shape)
+    for variable, value in ((layer.gamma, gamma), (layer.beta, beta)):
+        variable.assign(np.reshape(value, variable.shape))
+    with tf.GradientTape() as tape:
+        tape.watch(wide)
+        y = layer(wide)
+    sources = [wide, layer.gamma.value, layer.beta.value]
+    upstream = tf.reshape(tf.cast(grad_y, tf.float64), y.shape)
+    grads = tape.gradient(y, sources, upstream)
+    expected = [tf.reshape(y, shape), exact(x).mean(axes), exact(x).var(axes)]
+    expected += [
+        tf.reshape(g, v)
+        for g, v in zip(grads, (shape, features, features), strict=True)
+    ]
+    return (x, gamma, beta, grad_y), {"axis": axis, "axes": axes}, expected
+
+
+@pytest.mark.parametrize(
+    ("mode", "dtype", "name"),
+    [
+        *[(m, "float64", n) for m in ("eager", "unknown") for n in OTHER_NORMS],
+        *[("function", dtype, "group") for dtype in ("float16", "float32")],
+        *[("eager", "float32", n) for n in ("instance", "layer, all axes")],
+        pytest.param("xla", "float64", "group", marks=pytest.mark.slow),
+        ("xla", "float32", "instance"),
+    ],
+)
+def test_layer_instance_and_group_norm_are_those_of_keras(mode, dtype, name):
+    arguments, options, expected = other_norm(name, dtype)
+
+    def run(x, gamma, beta, grad_y):
+        sources = x, gamma, beta
+        with tf.GradientTape() as tape:
+            tape.watch(sources)
+            y, *statistics = tf_ops.batch_norm(*sources, epsilon=EPSILON, **options)
+        return y, *statistics, *tape.gradient(y, sources, grad_y)
+
+    got = call(mode, run, *arguments)
+    assert got[0].dtype == got[3].dtype == dtype
+    for ours, theirs in zip(got, expected, strict=True):
+        agree(ours, theirs, TOLERANCE.get(dtype, 1e-5))
+
+
+@pytest.mark.parametrize("name", OTHER_NORMS)
+@pytest.mark.parametrize("mode", ["eager", "unknown"])
+def test_the_other_functions_with_averaged_axes(mode, name):
+    (x, gamma, beta, _), options, (y, mean, variance, *_) = other_norm(name)
+    moments = functools.partial(tf_ops.moments, **options)
+    for ours, expected in zip(
+        call(mode, moments, x)[:2], (mean, variance), strict=True
+    ):
+        agree(ours, expected, 1e-12)
+    options["epsilon"] = EPSILON
+    normalize = functools.partial(tf_ops.normalize, **options)
+    x_hat = call(mode, normalize, x, mean, variance)
+    agree(tf_ops.scale_and_shift(x_hat, gamma, beta, axis=options["axis"]), y, 1e-12)
+    inference = functools.partial(tf_ops.batch_norm_inference, **options)
+    agree(call(mode, inference, x, mean, variance, gamma, beta), y, 1e-12)
+
+
+@pytest.mark.parametrize("mode", ["eager", "function", "unknown"])
+def test_all_orders_and_weights_with_averaged_axes(mode):
+    """Second gradients, those of the statistics, and forward mode; places have weights."""
+    shape = 2, 5, 7, 3
+    draw, weights = rng(6), rng(4).integers(0, 3, (5, 7)).astype("f8")
+    points = [draw.standard_normal(s) for s in (shape, (3,), (3,))]
+    points = [tf.constant(2 + p) for p in points]
+    tangents = [tf.constant(draw.standard_normal(p.shape)) for p in points]
+    grad_y = draw.standard_normal(shape)
+
+    def formula(x, gamma, beta):
+        share = (weights / weights.sum())[..., np.newaxis]
+        mean = tf.reduce_sum(share * x, (1, 2))
+        centred = x - mean[:, tf.newaxis, tf.newaxis]
+        variance = tf.reduce_sum(share * centred**2, (1, 2))
+        deviation = tf.sqrt(variance + EPSILON)[:, tf.newaxis, tf.newaxis]
+        return gamma * centred / deviation + beta, mean, variance
+
+    def ours(x, gamma, beta):
+        options = {"axes": (1, 2), "weights": weights, "epsilon": EPSILON}
+        return tf_ops.batch_norm(x, gamma, beta, **options)
+
+    def run(function, *given):
+        points, tangents = given[:3], given[3:]
+        seconds = second_order(function, *points, tf.constant(grad_y), tangents)
+        return *function(*points), *(seconds[k] for k in (0, 1, 3))
+
+    expected = run(formula, *points, *tangents)
+    for got, oracle in zip(
+        call(mode, functools.partial(run, ours), *points, *tangents),
+        expected,
+        strict=True,
+    ):
+        agree(got, oracle, 1e-10)
+    ahead = []
+    for function in (ours, formula):
+        ranks = tuple((p.shape.rank, p.dtype) for p in points)
+        traced = compiled(function, mode, ranks)
+        with tf.autodiff.ForwardAccumulator(points, tangents) as accumulator:
+            y, _, variance = traced(*points)
+        ahead.append([accumulator.jvp(y), accumulator.jvp(variance)])
+    for got, oracle in zip(*ahead, strict=True):
+        agree(got, oracle, 1e-10)
+
+
+@pytest.mark.parametrize("name", ["axes named twice", "axes out of range"])
+def test_wrong_averaged_axes_are_refused(name):
+    axes = {"axes named twice": (1, -1), "axes out of range": 2}[name]
+    with pytest.raises(ValueError, match=r"^axes must"):
+        tf_ops.batch_norm(X, axes=axes)
+    with pytest.raises(ValueError, match=r"^mean must have shape \(2,\)"):
+        tf_ops.normalize(X, [1.0] * 3, [1.0] * 3, axes=1)
 
 
 # Inference
@@ -1159,96 +1264,104 @@ def test_what_is_not_installed_is_named(module, package, name, extra):
 
 FAULTS = {
     "Bessel's factor stays": (
-        "_kernels.py",
+        "_fused.py",
         "bessel * (tf.maximum(m - 1, 1) / m)",
         "bessel * 1",
         lambda: test_fused_variance_is_the_biased_one("eager", 2),
     ),
     "every answer is trusted": (
-        "_kernels.py",
-        "tf.reduce_all((tf.square(mean) <= FAR * spread) & _some(spread))",
+        "_digits.py",
+        "tf.reduce_all((tf.square(mean) <= FAR * variance) & has_digits(variance))",
         "tf.constant(True)",
         lambda: test_every_hard_row("eager", "mean 1e+06", True),
     ),
     "long sums are trusted": (
-        "_kernels.py",
+        "_float32.py",
         "RUN = 16",
         "RUN = 1 << 20",
         lambda: test_many_values_per_channel(False),
     ),
     "runs of a thousand are trusted": (
-        "_kernels.py",
+        "_float32.py",
         "RUN = 16",
         "RUN = 1024",
         lambda: test_float32_sums_of_two_levels((64000, 3), -1),
     ),
     "a mean beside 0 is taken for 0": (
-        "_kernels.py",
+        "_float32.py",
         "CLOSE = 1.0",
         "CLOSE = 400.0",
         lambda: test_float32_sums_of_two_levels((64000, 3), -1),
     ),
     "what has no tangent has ones": (
-        "_affine.py",
+        "_autodiff.py",
         "if forward_mode(arguments):",
         "if False:",
         lambda: test_forward_mode("eager", "batch_norm_inference", (4096, 2, 67)),
     ),
     "forward mode does not see x": (
-        "training.py",
-        "if forward_mode((x, gamma, beta)):",
+        "batch_norm.py",
+        "if forward_mode((batch.x, gamma, beta)):",
         "if False:",
         lambda: test_forward_mode("eager", "batch_norm", (9, 3)),
     ),
     "a spread of nothing is trusted": (
-        "_kernels.py",
-        "(spread >= TINY)",
-        "(spread >= 0)",
+        "_digits.py",
+        "(variance >= TINY)",
+        "(variance >= 0)",
         lambda: test_a_spread_too_small_for_float32(),
     ),
     "the rest of the mean is dropped": (
         "_affine.py",
-        "(tf.cast(high, WIDE) - mean) * multiplier",
+        "(tf.cast(high, tf.float64) - mean) * multiplier",
         "0 * multiplier",
         lambda: test_every_hard_row("eager", "mean 1e+06", True),
     ),
     "the rest of the mean is dropped in the gradient": (
-        "_kernels.py",
-        "grad_gamma = self._total(grad * x_hat) - off * grad_beta",
-        "grad_gamma = self._total(grad * x_hat)",
+        "_float32.py",
+        "grad_gamma = _total(grad * x_hat, batch) - off * grad_beta",
+        "grad_gamma = _total(grad * x_hat, batch)",
         lambda: test_every_hard_row("xla", "mean 1e+06", True),
     ),
     "the sum of the gradients is not divided": (
-        "_kernels.py",
-        "self._share() * (mean_grad + centred * slope)",
-        "(mean_grad + centred * slope)",
+        "_float64.py",
+        "_share(batch, saved) * (total + centred * slope)",
+        "(total + centred * slope)",
         lambda: test_core_and_tensors_agree("eager", "float32", (7, 3), -1),
     ),
+    "gamma leaves a mean over several channels": (
+        "_float64.py",
+        "grad *= broadcast_channels(gamma, x, features)",
+        "scale *= broadcast_channels(gamma, x, features)",
+        lambda: test_layer_instance_and_group_norm_are_those_of_keras(
+            "eager", "float64", "group"
+        ),
+    ),
     "no gradient through the statistics": (
-        "training.py",
-        "lambda *given: wide.on(*given).moments()[:2]",
-        "lambda x, *given: "
+        "batch_norm.py",
+        "lambda *tensors: measure_whole(batch.with_tensors(*tensors))[:2]",
+        "lambda x, *others: "
         "[tf.stop_gradient(v) + 0 * tf.reduce_sum(tf.cast(x, v.dtype)) "
-        "for v in wide.on(x, *given).moments()[:2]]",
+        "for v in measure_whole(batch.with_tensors(x, *others))[:2]]",
         lambda: test_gradients_of_the_statistics_of_a_hard_row(
             "eager", "mean 1e+04", False
         ),
     ),
     "the second gradient is that of a constant": (
-        "training.py",
-        "wide.on(x, *given).forward(gamma, beta)[0]",
-        "wide.on(x + 0 * gamma, *given)"
-        ".forward(tf.stop_gradient(gamma) + 0 * gamma, beta)[0]",
+        "batch_norm.py",
+        "_float64.forward(batch.with_tensors(x, *others), gamma, beta)[0]",
+        "_float64.forward(batch.with_tensors(x + 0 * gamma, *others), "
+        "tf.stop_gradient(gamma) + 0 * gamma, beta)[0]",
         lambda: test_second_order_gradients("eager", "batch_norm", "float64", 7, 1e-10),
     ),
     "NaN leaks through the mask": (
-        "statistics.py",
-        "x_wide = tf.where(share > 0, x_wide, tf.zeros_like(x_wide))",
-        "x_wide = x_wide",
+        "moments.py",
+        "x = tf.where(batch.share > 0, x, tf.zeros_like(x))",
+        "pass",
         lambda: test_weights("eager", "mask", "float64", (7, 3), -1),
     ),
     "variances averaged": (
-        "statistics.py",
+        "moments.py",
         "variances + tf.square(means - mean)",
         "variances",
         lambda: test_merge_moments("eager"),
@@ -1282,6 +1395,6 @@ def test_a_planted_fault_is_caught(plant, name):
 
 def test_the_copy_is_green_without_a_fault(plant):
     """Else the faults above would be caught by anything."""
-    plant("_kernels.py", "MANY = 1 << 17", "MANY = 1 << 17")
+    plant("_digits.py", "MANY = 1 << 17", "MANY = 1 << 17")
     for *_, test in FAULTS.values():
         test()

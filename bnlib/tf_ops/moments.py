@@ -7,20 +7,18 @@ import tensorflow as tf
 
 from bnlib._typing import Axis, Tensor
 from bnlib.moments import Moments
-from bnlib.tf_ops._checks import (
-    WIDE,
-    as_floating,
-    as_it_is,
-    beside,
-    layout_of,
-)
-from bnlib.tf_ops._weights import refuse_nothing, shares
+from bnlib.tf_ops._batch import checked_batch
+from bnlib.tf_ops._replicas import all_sum, number_of_replicas
+from bnlib.tf_ops._runtime import no_autograph
+from bnlib.tf_ops._shapes import broadcast_channels
 
 __all__ = ["merge_moments", "moments", "sync_moments"]
 
 
-@as_it_is
-def moments(x: Tensor, *, axis: Axis = -1, weights: Tensor = None) -> Any:
+@no_autograph
+def moments(
+    x: Tensor, *, axis: Axis = -1, axes: Axis | None = None, weights: Tensor = None
+) -> Any:
     """Compute the mean and the biased variance of each channel, in float64.
 
         mean = sum(x) / m        variance = sum((x - mean)^2) / m
@@ -31,6 +29,8 @@ def moments(x: Tensor, *, axis: Axis = -1, weights: Tensor = None) -> Any:
     Args:
         x: shape `(N, ..., C)`, any real dtype; N and the like may be unknown.
         axis: the axis, or tuple of axes, that is kept.
+        axes: the axis, or tuple of axes, averaged over; all others are then kept. None averages
+            over all but `axis`.
         weights: how much each example counts: shape `(N,)`, or the shape of x without `axis`. A
             boolean mask works. Where a weight is 0, x may hold anything, NaN too.
 
@@ -45,38 +45,43 @@ def moments(x: Tensor, *, axis: Axis = -1, weights: Tensor = None) -> Any:
 
     Paper: Algorithm 1, lines 1 and 2. Method: Chan, Golub and LeVeque (1983), equation 1.7.
     """
-    x = as_floating("x", x)
-    where = layout_of(x, axis)
-    share, count = shares(weights, x, where)
-    refuse_nothing(count, x)
-    return measure(x, where, share, count)
+    return measure(checked_batch(x, axis, axes, weights=weights))
 
 
-def measure(x, where, share, count):
-    """Return the `Moments` of checked arguments; zeros where there is nothing to average."""
-    x_wide = tf.cast(x, WIDE)
-    if share is not None:
-        x_wide = tf.where(share > 0, x_wide, tf.zeros_like(x_wide))
-    mean = average(x_wide, where, share, count)
-    centred = x_wide - beside(mean, x, where)
-    if x.dtype == WIDE:  # what the first mean lost to rounding; nothing for narrower x
-        residue = tf.stop_gradient(average(centred, where, share, count))
+def measure(batch):
+    """Return the `Moments` of a batch on this replica; zeros where there is nothing to average."""
+    x = tf.cast(batch.x, tf.float64)
+    if batch.share is not None:
+        x = tf.where(batch.share > 0, x, tf.zeros_like(x))
+    mean = _average(x, batch)
+    centred = x - broadcast_channels(mean, x, batch.where)
+    if batch.x.dtype == tf.float64:
+        # what the first mean lost to rounding; for narrower x that is nothing
+        residue = tf.stop_gradient(_average(centred, batch))
         residue = tf.where(tf.math.is_finite(residue), residue, tf.zeros_like(residue))
-        mean, centred = mean + residue, centred - beside(residue, x, where)
-    variance = average(tf.square(centred), where, share, count)
-    return Moments(mean, variance, count)
+        mean += residue
+        centred -= broadcast_channels(residue, x, batch.where)
+    variance = _average(tf.square(centred), batch)
+    return Moments(mean, variance, batch.count)
 
 
-def average(x, where, share, count):
+def measure_whole(batch):
+    """Return the `Moments` of a batch; of all replicas' batches, where they are synchronized."""
+    local = measure(batch)
+    return sync_moments(local) if batch.synchronized else local
+
+
+def _average(x, batch):
     """Average float64 values over the axes that are not kept; 0 for no values."""
-    if share is not None:
-        return tf.reduce_sum(share * x, where.axes)
+    axes, count = batch.where.axes, batch.count
+    if batch.share is not None:
+        return tf.reduce_sum(batch.share * x, axes)
     if isinstance(count, int) and count:
-        return tf.reduce_mean(x, where.axes)
-    return tf.math.divide_no_nan(tf.reduce_sum(x, where.axes), tf.cast(count, WIDE))
+        return tf.reduce_mean(x, axes)
+    return tf.math.divide_no_nan(tf.reduce_sum(x, axes), tf.cast(count, tf.float64))
 
 
-@as_it_is
+@no_autograph
 def merge_moments(parts: Iterable[Any]) -> Any:
     """Pool the moments of several batches into those of all their values together.
 
@@ -102,13 +107,13 @@ def merge_moments(parts: Iterable[Any]) -> Any:
             f"{len(parts)} of shapes {sorted(shapes)}. Give each batch the same channels."
         )
     means, variances, counts = (
-        tf.stack([tf.cast(v, WIDE) for v in values])
+        tf.stack([tf.cast(v, tf.float64) for v in values])
         for values in zip(*parts, strict=True)
     )
     return pool(means, variances, counts, lambda terms: tf.reduce_sum(terms, 0))
 
 
-@as_it_is
+@no_autograph
 def sync_moments(local: Any) -> Any:
     """Pool the moments of all replicas: each gets those of the whole batch.
 
@@ -125,15 +130,15 @@ def sync_moments(local: Any) -> Any:
 
     Source: Chan, Golub and LeVeque (1983), equation 2.1.
     """
-    if replicas() == 1:
+    if number_of_replicas() == 1:
         return local
-    mean, variance, count = (tf.cast(value, WIDE) for value in local)
+    mean, variance, count = (tf.cast(value, tf.float64) for value in local)
     return pool(mean, variance, count, all_sum)
 
 
 def pool(means, variances, counts, total):
     """Merge by Chan's rule; `total` adds up over the parts, wherever they are."""
-    # 0 where channels have their own counts
+    # no axes are missing where each channel has a count of its own
     missing = means.shape.rank - counts.shape.rank
     counts = tf.reshape(counts, [*counts.shape, *[1] * missing])
     means, variances = (
@@ -145,18 +150,3 @@ def pool(means, variances, counts, total):
     squares = total(counts * (variances + tf.square(means - mean)))
     variance = tf.math.divide_no_nan(squares, count)
     return Moments(mean, variance, tf.reshape(count, []) if missing else count)
-
-
-def replicas():
-    """How many replicas run this code; 1 outside `strategy.run`."""
-    context = tf.distribute.get_replica_context()
-    return 1 if context is None else context.num_replicas_in_sync
-
-
-def all_sum(value):
-    """Add up over the replicas."""
-    if replicas() == 1:
-        return value
-    return tf.distribute.get_replica_context().all_reduce(
-        tf.distribute.ReduceOp.SUM, value
-    )
