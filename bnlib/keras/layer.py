@@ -1,7 +1,7 @@
 """A batch norm layer for Keras 3: Keras's own arguments and weights, and what that one lacks.
 
-The mathematics is one call into `bnlib.tf_ops`. The moving statistics move in `population.py`, the
-r and d of renorm come from `renorm.py`, and a mask becomes weights in `tf_ops/_weights.py`.
+The mathematics is one call into `bnlib.tf_ops`. A mask becomes weights in `masks.py`, the moving
+statistics move in `population.py`, and the r and d of renorm come from `renorm.py`.
 """
 
 import warnings
@@ -15,6 +15,7 @@ import tensorflow as tf
 from bnlib._checks import as_epsilon, as_momentum
 from bnlib._typing import Axis
 from bnlib.axes import canonical_axes
+from bnlib.keras.masks import shares_of_mask, values_with_weight
 from bnlib.keras.population import MovingStatistics
 from bnlib.keras.renorm import Renorm, as_clipping, has_schedule, root_of
 from bnlib.moments import Moments
@@ -22,7 +23,6 @@ from bnlib.tf_ops import batch_norm_inference, scale_and_shift
 from bnlib.tf_ops._batch import Batch
 from bnlib.tf_ops._checks import as_floating, gamma_and_beta, layouts
 from bnlib.tf_ops._shapes import static_or_dynamic_shape
-from bnlib.tf_ops._weights import shares_of_mask, values_with_weight
 from bnlib.tf_ops.batch_norm import normalize_batch
 
 __all__ = ["BatchNormalization"]

@@ -32,16 +32,17 @@ def normalize_scale_shift(batch, mean, inverse, gamma, beta):
     if features == where:
         multiplier = inverse if gamma is None else gamma * inverse
         return affine(x, mean, multiplier, beta, where)
-    mean, inverse = (_beside(x, v, where) for v in (mean, inverse))
+    mean, inverse = (_channels(x, v, where) for v in (mean, inverse))
     y = (tf.cast(x, tf.float64) - mean) * inverse
     if gamma is not None:
-        y *= _beside(x, gamma, features)
+        y *= _channels(x, gamma, features)
     if beta is not None:
-        y += _beside(x, beta, features)
+        y += _channels(x, beta, features)
     return tf.cast(y, x.dtype)
 
 
-def _beside(x, vector, where):
+def _channels(x, vector, where):
+    """Shape a float64 vector of channels so that it broadcasts against x."""
     return broadcast_channels(tf.cast(vector, tf.float64), x, where)
 
 

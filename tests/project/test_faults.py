@@ -316,7 +316,7 @@ TENSOR_FAULTS = {
         f"{OWN}::test_a_batch_of_nothing_leaves_the_statistics_alone[masked-settings0]",
     ),
     "keras: weights are counted as values": (
-        "tf_ops/_weights.py",
+        "keras/masks.py",
         "seen = tf.reduce_sum(tf.cast(batch.share > 0, tf.float64), batch.where.axes)",
         "seen = tf.cast(count, tf.float64)",
         f"{OWN}::test_masks_of_every_kind[small weights-float32]",
@@ -446,7 +446,7 @@ TENSOR_FAULTS = {
         f"{OWN}::test_synchronized_replicas_are_one_batch",
     ),
     "tensors: a mask of Keras is read over the channels": (
-        "tf_ops/_weights.py",
+        "keras/masks.py",
         "mask[..., tf.newaxis]",
         "tf.ones_like(mask)[..., tf.newaxis]",
         f"{OWN}::test_masks_of_every_kind[over the channels, as Keras makes it-float32]",
