@@ -96,7 +96,7 @@ def batch_norm_backward(
 
 @blocks.fast_way(blocks.propagate)
 def propagate(batch, grad_y, gamma, epsilon, statistics, grad_mean, grad_variance):
-    """Do the same with checked arguments; vectors are shaped to broadcast against x."""
+    """The closed form, on checked arguments; vectors are shaped to broadcast against x."""
     mean, variance = statistics or measure(batch)
     inverse = inverse_deviation(variance, epsilon)
     x_hat = centre_and_divide(batch, mean, inverse)

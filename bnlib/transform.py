@@ -1,6 +1,6 @@
 """Normalise, then scale and shift: the transform itself.
 
-`batch_norm` is Algorithm 1 of the paper, line for line. What it adds is care about rounding: the
+`batch_norm` is Algorithm 1 of the paper. What it adds is care about rounding: the
 difference `x - mean` is taken first and in float64, since `x * inv + (beta - mean * inv)` subtracts
 two large numbers and keeps only their rounding errors.
 """

@@ -1,4 +1,4 @@
-// The roles of bnlib.book.style, [light, dark]; tests/test_explorables.py holds them equal.
+// The roles of bnlib.book.style, [light, dark]; tests/site/test_explorables.py holds them equal.
 
 export const ROLES = {
   before: ["#163c98", "#6ca8f5"],
