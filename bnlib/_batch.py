@@ -21,7 +21,8 @@ class Batch(NamedTuple):
     Attributes:
         x: floating array, in C's order.
         where: the `Layout` of the statistics.
-        features: the `Layout` of gamma and beta; the same one unless `axes` was given.
+        features: the `Layout` of gamma and beta, whose `axes` are those that their gradients are
+            summed over; the same one unless `axes` was given.
         count: values per statistic, or the sum of their weights.
         share: each value's part of the weights, shaped to broadcast against x; None if equal.
     """
@@ -38,11 +39,12 @@ def as_batch(name, x, axis, axes):
     x = as_floating(name, x)
     features = layout(x.shape, axis)
     where = features if axes is None else layout(x.shape, axes=axes)
+    features = where if features == where else features  # then they are one object
     return Batch(x, where, features, math.prod(map(x.shape.__getitem__, where.axes)))
 
 
 def as_weighted_batch(x, axis, axes, weights):
-    """Check x and the weights of its values, of which there must be one per statistic."""
+    """Check x, which must not be empty, and the weights of its values."""
     batch = as_batch("x", x, axis, axes)
     where, shape = batch.where, batch.x.shape
     if not where.axes or not batch.count:
@@ -62,7 +64,7 @@ def as_weighted_batch(x, axis, axes, weights):
 def _as_weights(weights, sizes):
     """Check the weights, broadcast them over the averaged axes, and add them up.
 
-    They line up with these axes from the left: `(N,)` weighs whole examples.
+    They line up with these axes from the left: in batch norm `(N,)` weighs whole examples.
     """
     weights = as_floating("weights", weights)
     full = weights.shape + (1,) * (len(sizes) - weights.ndim)
@@ -71,8 +73,8 @@ def _as_weights(weights, sizes):
     )
     if weights.ndim == 0 or not fits:
         raise ValueError(
-            f"weights must have shape {(sizes[0],)} (one per example) or {tuple(sizes)} (one per "
-            f"position); got {weights.shape}."
+            f"weights must have shape {(sizes[0],)}, along the first axis averaged over, or "
+            f"{tuple(sizes)}, along all of them; got {weights.shape}. Reshape them."
         )
     weights = np.broadcast_to(weights.reshape(full), sizes)
     total = weights.sum(dtype=wide(weights.dtype))

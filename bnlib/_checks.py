@@ -1,4 +1,4 @@
-"""The one place where arguments are checked. Each error says: expected, received, remedy."""
+"""Checks of arguments. Each error says what must be, what came, and what to do."""
 
 import math
 from numbers import Real
@@ -54,7 +54,7 @@ def as_epsilon(epsilon):
 
 
 def per_channel(name, value, where):
-    """Return `value`, one number per channel, shaped so that it broadcasts against x.
+    """Return `value`, one number per channel, in float64 and shaped to broadcast against x.
 
     Args:
         name: what to call it in an error.
@@ -69,9 +69,9 @@ def per_channel(name, value, where):
     if array.shape != where.channels:
         raise ValueError(
             f"{name} must have shape {where.channels}, one value per channel on axis "
-            f"{where.axis}; got shape {array.shape}. Check `axis`, or reshape {name}."
+            f"{where.axis}; got shape {array.shape}. Check `axis` and `axes`, or reshape {name}."
         )
-    return array.reshape(where.broadcast)
+    return array.astype(wide(array.dtype), copy=False).reshape(where.broadcast)
 
 
 def per_channel_or_none(name, value, where):

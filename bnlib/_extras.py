@@ -7,6 +7,7 @@ NAMES = {
     "IPython": "IPython",
     "keras": "Keras",
     "matplotlib": "Matplotlib",
+    "numba": "numba",
     "pooch": "Pooch",
     "rich": "Rich",
     "sklearn": "scikit-learn",

@@ -60,7 +60,9 @@ def layout(
     >>> layout((32, 28, 28, 3), axes=(1, 2)).channels
     (32, 3)
     """
-    shape, ndim = tuple(shape), len(shape)
+    # None is a size that TensorFlow does not know yet
+    shape = tuple(None if n is None else operator.index(n) for n in shape)
+    ndim = len(shape)
     if ndim == 0:
         raise ValueError(
             "x must have a channel axis; got a scalar. Give it shape (N, C), for "

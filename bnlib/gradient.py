@@ -48,7 +48,11 @@ def batch_norm_backward(
         grad_x     = gamma / sqrt(variance + epsilon)
                      * (grad_y - (grad_beta + x_hat * grad_gamma) / m)
 
-    With weights, 1 / m becomes each value's share of the total weight.
+    With weights, 1 / m becomes each value's share of the total weight. Where gamma has other axes
+    than the statistics, it stands inside the sums of the last line:
+
+        g      = gamma * grad_y
+        grad_x = (g - (sum(g) + x_hat * sum(g * x_hat)) / m) / sqrt(variance + epsilon)
 
     Args:
         grad_y: gradient of the loss with respect to y, shape of x.
@@ -60,7 +64,7 @@ def batch_norm_backward(
         weights: as in the forward pass.
         statistics: `(mean, variance)` or `Moments`, which the forward pass returned; None computes
             them again. Those of another batch cannot be told, and give a wrong gradient.
-        grad_mean: gradient with respect to the returned mean, shape `(C,)`, if the loss uses it.
+        grad_mean: gradient with respect to the returned mean, of its shape, if the loss uses it.
         grad_variance: likewise for the returned variance.
 
     Returns:
@@ -100,8 +104,7 @@ def propagate(batch, grad_y, gamma, epsilon, statistics, grad_mean, grad_varianc
     mean, variance = statistics or measure(batch)
     inverse = inverse_deviation(variance, epsilon)
     x_hat = centre_and_divide(batch, mean, inverse)
-    if batch.share is not None:  # what a weight of 0 hides becomes 0
-        x_hat[(batch.share == 0) & ~np.isfinite(x_hat)] = 0
+    hide(x_hat, batch.share)
     grad_gamma, grad_beta = sums(grad_y, x_hat, batch.features)
 
     share = 1 / batch.count if batch.share is None else batch.share
@@ -116,7 +119,7 @@ def propagate(batch, grad_y, gamma, epsilon, statistics, grad_mean, grad_varianc
     if grad_mean is not None:
         grad_x += share * grad_mean
     if grad_variance is not None:
-        grad_x += 2 * share * grad_variance * (batch.x - mean)
+        grad_x += 2 * share * grad_variance * hide(batch.x - mean, batch.share)
     return grad_x.astype(batch.x.dtype, copy=False), grad_gamma, grad_beta
 
 
@@ -132,7 +135,7 @@ def batch_norm_backward_staged(
 
     Nine steps forward, the same nine backward. Slower than `batch_norm_backward` and equal to it.
 
-    Args: as `batch_norm_backward`, without weights; gamma must be given.
+    Args: grad_y, x, gamma, axis and epsilon, as `batch_norm_backward`; gamma must be given.
 
     Returns: `(grad_x, grad_gamma, grad_beta)`, as `batch_norm_backward`.
 
@@ -224,6 +227,13 @@ def batch_norm_inference_backward(
     grad_x = grad_y * inverse if gamma is None else grad_y * (inverse * gamma)
     grads = (grad.reshape(batch.features.channels) for grad in (grad_gamma, grad_beta))
     return grad_x.astype(batch.x.dtype, copy=False), *grads
+
+
+def hide(values, share):
+    """Put 0 where a weight of 0 hides NaN or infinity."""
+    if share is not None:
+        values[(share == 0) & ~np.isfinite(values)] = 0
+    return values
 
 
 def sums(grad, x_hat, where):

@@ -49,9 +49,11 @@ def moments(
     Args:
         x: shape `(N, ..., C)`, any real dtype. Never modified.
         axis: the axis, or tuple of axes, that is kept.
-        axes: the axis, or tuple of axes, averaged over, where that is not all but `axis`.
-        weights: how much each example counts: shape `(N,)`, or that of all positions: x without
-            the axes kept. A boolean mask works. Where a weight is 0, x may hold anything, NaN too.
+        axes: the axis, or tuple of axes, averaged over; all others are then kept, whatever `axis`
+            is. None averages over all but `axis`.
+        weights: how much each value counts: the shape of the averaged axes, or of the first of
+            them, which is `(N,)` for batch norm, one per example. A boolean mask works. Where a
+            weight is 0, x may hold anything, NaN too.
 
     Returns:
         `Moments`, float64 whatever the dtype of x (longdouble for longdouble): the variance of
@@ -68,7 +70,7 @@ def moments(
     >>> mean, variance, count
     (array([ 2., 10.]), array([1., 0.]), 2)
     """
-    batch = as_weighted_batch(x, axis, axes, weights)
+    batch = as_weighted_batch(x, axis if axes is None else -1, axes, weights)
     mean, variance = measure(batch)
     channels = batch.where.channels
     return Moments(mean.reshape(channels), variance.reshape(channels), batch.count)
@@ -83,8 +85,8 @@ def measure(batch):
         rough[~np.isfinite(rough)] = 0
         centred = x - rough
         residue = average(centred, batch)  # what the rough mean missed
-        variance = average(centred * centred, batch) - residue * residue
-        return rough + residue, np.maximum(variance, 0)
+        centred -= residue
+        return rough + residue, average(centred * centred, batch)
 
 
 def merge_moments(parts: Iterable[Statistics]) -> Moments:
@@ -119,15 +121,20 @@ def merge_moments(parts: Iterable[Statistics]) -> Moments:
             "Give each batch the same channels."
         )
     means, variances, counts = (np.stack(values) for values in zip(*parts, strict=True))
+    if not 0 < counts.sum() < np.inf:
+        raise ValueError(
+            "parts must be Moments of at least one value in all; got counts "
+            f"{counts.tolist()}. Leave out a merge of nothing."
+        )
     between = moments(means, axes=0, weights=counts)
     within = moments(variances, axes=0, weights=counts)
     return Moments(
-        between.mean, within.mean + between.variance, sum(part.count for part in parts)
+        between.mean, within.mean + between.variance, sum(part[2] for part in parts)
     )
 
 
 def average(values, batch):
-    """Average float64 values over the axes of a batch, leaving them with length 1."""
+    """Average in float64 over the axes of a batch, leaving them with length 1."""
     weighted = values if batch.share is None else batch.share * values
     dtype = wide(values.dtype)
     total = np.add.reduce(weighted, axis=batch.where.axes, dtype=dtype, keepdims=True)

@@ -112,8 +112,10 @@ def as_affine(
     Affine(multiplier=array([3.]), shift=array([-5.]))
     """
     mean = as_floating("mean", mean)
-    given = {"variance": variance, "gamma": gamma, "beta": beta}
-    given = {name: as_floating(name, v) for name, v in given.items() if v is not None}
+    optional = {"gamma": gamma, "beta": beta}
+    given = {name: v for name, v in optional.items() if v is not None}
+    given = {name: as_floating(name, v) for name, v in given.items()}
+    given["variance"] = as_floating("variance", variance)
     for name, value in given.items():
         if value.shape != mean.shape:
             raise ValueError(

@@ -37,10 +37,11 @@ def normalize(
 
     Args:
         x: shape `(N, ..., C)`, any real dtype.
-        mean: shape `(C,)`.
-        variance: shape `(C,)`, not negative.
-        axis: the axis, or tuple of axes, that is kept.
-        axes: as in `moments`.
+        mean: shape `(C,)`; with `axes`, that of the axes not in it.
+        variance: likewise, not negative.
+        axis: the axis, or tuple of axes, that mean and variance run along.
+        axes: the axis, or tuple of axes, that mean and variance were averaged over; they run along
+            all others then, whatever `axis` is.
         epsilon: guard inside the root; Keras's default 1e-3.
 
     Returns:
@@ -56,7 +57,7 @@ def normalize(
     array([[-1.],
            [ 1.]])
     """
-    batch = as_batch("x", x, axis, axes)
+    batch = as_batch("x", x, axis if axes is None else -1, axes)
     mean = per_channel("mean", mean, batch.where)
     inverse = inverse_deviation(as_variance(variance, batch.where), as_epsilon(epsilon))
     return centre_and_divide(batch, mean, inverse).astype(batch.x.dtype, copy=False)
@@ -115,15 +116,16 @@ def batch_norm(
         x: shape `(N, ..., C)`, any real dtype. Never modified.
         gamma: shape `(C,)`; None means 1.
         beta: shape `(C,)`; None means 0.
-        axis: the axis, or tuple of axes, of gamma and beta; the statistics keep it too.
-        axes: the axis, or tuple of axes, averaged over, where that is not all but `axis`; the
-            statistics then keep all others.
+        axis: the axis, or tuple of axes, of gamma and beta.
+        axes: the axis, or tuple of axes, averaged over. None averages over all but `axis`. For
+            `(N, H, W, C)`, (1, 2) is instance norm, and (1, 2, 3) layer norm; PyTorch's layer norm
+            over these has `axis` (1, 2, 3) too.
         epsilon: guard inside the root; Keras's default 1e-3.
         weights: as in `moments`. They weigh the statistics; every position is still normalised.
 
     Returns:
         `(y, mean, variance)`: y with the shape and dtype of x (float64 for integers), the biased
-        batch statistics as float64, shape `(C,)`.
+        batch statistics as float64, shape `(C,)`, or that of the axes not in `axes`.
 
     Raises:
         TypeError: when an argument does not hold real numbers.
@@ -166,9 +168,9 @@ def batch_norm_inference(
         variance: shape `(C,)`, usually the `moving_variance`.
         gamma: shape `(C,)`; None means 1.
         beta: shape `(C,)`; None means 0.
-        axis: the axis, or tuple of axes, of gamma and beta; the statistics keep it too.
-        axes: the axis, or tuple of axes, averaged over, where that is not all but `axis`; the
-            statistics then keep all others.
+        axis: the axis, or tuple of axes, of gamma and beta.
+        axes: the axis, or tuple of axes, that mean and variance were averaged over; they have the
+            shape of all others. None is all but `axis`.
         epsilon: guard inside the root; Keras's default 1e-3.
 
     Returns:
@@ -202,7 +204,7 @@ def apply(batch, mean, inverse, gamma, beta):
 
 
 def centre_and_divide(batch, mean, inverse):
-    """Return x_hat in float64."""
+    """Return x_hat in float64; `inverse` is 1 / deviation."""
     with np.errstate(invalid="ignore"):  # infinity - infinity: NaN, in its own channel
         x_hat = np.subtract(batch.x, mean, dtype=wide(batch.x.dtype))
         x_hat *= inverse
@@ -219,5 +221,5 @@ def multiply_and_add(y, gamma, beta):
 
 
 def inverse_deviation(variance, epsilon):
-    """Return 1 / sqrt(variance + epsilon) in float64."""
-    return 1 / np.sqrt(variance.astype(wide(variance.dtype), copy=False) + epsilon)
+    """Return 1 / sqrt(variance + epsilon)."""
+    return 1 / np.sqrt(variance + epsilon)

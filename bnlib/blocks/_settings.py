@@ -1,8 +1,9 @@
 """How large arrays are computed: by which loops, in how many threads."""
 
 import importlib
+from numbers import Integral
 
-from bnlib._extras import DISTRIBUTION
+from bnlib._extras import needed
 
 _engine: str = "numpy"
 _threads: int | str = "all"
@@ -20,6 +21,7 @@ def use(engine: str | None = None, *, threads: int | str | None = None) -> None:
 
     Raises:
         ImportError: when numba is not installed.
+        TypeError: for a number of threads that is no integer.
         ValueError: for an unknown engine, or fewer than 1 thread.
 
     >>> use(threads=1)
@@ -28,18 +30,22 @@ def use(engine: str | None = None, *, threads: int | str | None = None) -> None:
     global _engine, _threads
     if engine not in (None, "numpy", "numba"):
         raise ValueError(f'engine must be "numpy" or "numba"; got {engine!r}.')
-    if threads not in (None, "all") and not (isinstance(threads, int) and threads > 0):
-        raise ValueError(f'threads must be at least 1, or "all"; got {threads!r}.')
+    if threads not in (None, "all"):
+        threads = _as_number(threads)
     if engine is not None:
-        try:
+        with needed('engine="numba"', "fast"):
             importlib.import_module(f"bnlib.blocks._{engine}")
-        except ImportError as error:
-            raise ImportError(
-                f'engine="numba" needs numba: pip install "{DISTRIBUTION}[fast]".'
-            ) from error
         _engine = engine
     if threads is not None:
         _threads = threads
+
+
+def _as_number(threads):
+    if isinstance(threads, bool) or not isinstance(threads, Integral):
+        raise TypeError(f'threads must be an integer, or "all"; got {threads!r}.')
+    if threads < 1:
+        raise ValueError(f'threads must be at least 1, or "all"; got {threads}.')
+    return int(threads)
 
 
 def engine_in_use():
@@ -49,4 +55,5 @@ def engine_in_use():
 
 def most_threads(cores):
     """Return how many threads may run on so many cores."""
-    return min(cores if isinstance(_threads, str) else _threads, 8)
+    threads = _threads
+    return min(cores if isinstance(threads, str) else threads, 8)

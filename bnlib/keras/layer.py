@@ -16,7 +16,7 @@ from bnlib._checks import as_epsilon, as_momentum
 from bnlib._typing import Axis
 from bnlib.axes import canonical_axes
 from bnlib.keras.masks import shares_of_mask, values_with_weight
-from bnlib.keras.population import MovingStatistics
+from bnlib.keras.population import MovingStatistics, blend
 from bnlib.keras.renorm import Renorm, as_clipping, has_schedule, root_of
 from bnlib.moments import Moments
 from bnlib.tf_ops import batch_norm_inference, scale_and_shift
@@ -110,10 +110,11 @@ class BatchNormalization(keras.layers.BatchNormalization):
                 f"fused must be None, True or False; got {self.fused!r}. "
                 "Use None for a fast kernel where its answer is right."
             )
+        self.fused = None if self.fused is None else bool(self.fused)
         size = self.virtual_batch_size
         if size is None:
             return
-        if not isinstance(size, Integral) or size < 1:
+        if not isinstance(size, Integral) or isinstance(size, bool) or size < 1:
             raise ValueError(
                 f"virtual_batch_size must be a positive integer; got {size!r}. "
                 "Use None to normalise the batch as a whole."
@@ -227,7 +228,7 @@ class BatchNormalization(keras.layers.BatchNormalization):
         mean, variance = tf.stop_gradient(mean), tf.stop_gradient(variance)
         if ghost:
             y = tf.reshape(y, tf.shape(x))
-            mean, variance = tf.reduce_mean(mean, 0), tf.reduce_mean(variance, 0)
+            mean, variance, count = _average_of_groups(mean, variance, count)
         if stepwise:
             y = self._corrected(y, mean, variance)
         self._remember(Moments(mean, variance, count), values_with_weight(batch, count))
@@ -256,7 +257,7 @@ class BatchNormalization(keras.layers.BatchNormalization):
             x_hat = scale_and_shift(x_hat, r, d, axis=self._kept)
         return scale_and_shift(x_hat, self.gamma, self.beta, axis=self._kept)
 
-    def _remember(self, batch, values):
+    def _remember(self, statistics, values):
         """Take the `Moments` of a batch into the moving statistics."""
         MovingStatistics(
             self.moving_mean,
@@ -265,11 +266,12 @@ class BatchNormalization(keras.layers.BatchNormalization):
             momentum=self.momentum,
             zero_debias=self.zero_debias,
             bessel=self.bessel,
-        ).update(batch, values)
+        ).update(statistics, values)
         if self.renorm:
-            self._renorm().update(batch.mean, batch.variance, values)
+            self._renorm().update(statistics.mean, statistics.variance, values)
             moving = keras.ops.convert_to_tensor(self.moving_variance)
-            self.moving_stddev.assign(tf.sqrt(moving + self.epsilon))
+            stddev = tf.sqrt(moving + self.epsilon)
+            blend(self.moving_stddev, stddev, 1, values, least=2)
 
     def _renorm(self):
         return Renorm(
@@ -341,6 +343,18 @@ class BatchNormalization(keras.layers.BatchNormalization):
         adjustment = adjustment and revive(adjustment)
         config = config | {"renorm_clipping": clipping, "adjustment": adjustment}
         return cls(**config)
+
+
+def _average_of_groups(mean, variance, count):
+    """Return the averages over the groups, and the count of each; 0 where there is no group."""
+    groups = static_or_dynamic_shape(mean)[0]
+    if isinstance(groups, int) and groups:
+        return tf.reduce_mean(mean, 0), tf.reduce_mean(variance, 0), count
+    number = tf.cast(groups, mean.dtype)
+    mean, variance = (
+        tf.math.divide_no_nan(tf.reduce_sum(v, 0), number) for v in (mean, variance)
+    )
+    return mean, variance, tf.where(number > 0, tf.cast(count, number.dtype), 0)
 
 
 def _as_axis(axis):

@@ -27,17 +27,17 @@ class MovingStatistics(NamedTuple):
     zero_debias: bool
     bessel: bool
 
-    def update(self, batch, values):
+    def update(self, statistics, values):
         """Take in one batch. An empty one changes nothing, one value has no variance to offer.
 
         Args:
-            batch: its `Moments`; the count is the sum of the weights.
+            statistics: its `Moments`; the count is the sum of the weights.
             values: how many of the weights are above 0; per channel where these differ.
         """
-        rate, variance = self._rate(values), batch.variance
-        blend(self.mean, batch.mean, rate, values, least=1)
+        rate, variance = self._rate(values), statistics.variance
+        blend(self.mean, statistics.mean, rate, values, least=1)
         if self.bessel:
-            m = tf.cast(batch.count, variance.dtype)
+            m = tf.cast(statistics.count, variance.dtype)
             variance = variance * tf.math.divide_no_nan(m, m - 1)
             values = tf.cast(values, m.dtype) * tf.cast(m > 1, m.dtype)
         blend(self.variance, variance, rate, values, least=2)

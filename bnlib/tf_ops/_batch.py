@@ -66,6 +66,7 @@ def check_not_empty(count, x):
     known = isinstance(count, int) or tf.executing_eagerly()
     if known and count == 0:
         raise ValueError(
-            f"moments needs at least one value per channel; x of shape {tuple(x.shape)} and its "
-            "weights leave none to average. Skip an empty batch, or one whose weights are all 0."
+            f"x must have at least one value per channel; got shape {tuple(x.shape)}, which with "
+            "its weights leaves none to average. Skip an empty batch, or one whose weights "
+            "are all 0."
         )

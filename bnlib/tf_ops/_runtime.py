@@ -28,5 +28,5 @@ def forward_mode(tensors):
 
 
 def on_gpu():
-    """Whether there is a GPU, which then does the work."""
-    return bool(tf.config.list_physical_devices("GPU"))
+    """Whether there is a GPU that may be used, which then does the work."""
+    return bool(tf.config.get_visible_devices("GPU"))

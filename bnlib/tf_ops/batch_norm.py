@@ -11,14 +11,14 @@ needs besides is in `saved`, so that forward may stand in a branch of `tf.cond`.
 - `_float64` is the formula: right for any data, weights and axes, and slow on large arrays.
 - `_float32` adds up short runs in float32: fast, and as right as float32 can be.
 - `_fused` is TensorFlow's kernel, its answer taken as it is.
-- `_fused_with_fallback` looks at that answer, and goes to `_float64` where it has lost digits.
+- `_fused_or_float64` looks at that answer, and goes to `_float64` where it has lost digits.
 """
 
 import tensorflow as tf
 
 from bnlib._typing import Axis, Tensor
 from bnlib.moments import Moments
-from bnlib.tf_ops import _float32, _float64, _fused, _fused_with_fallback
+from bnlib.tf_ops import _float32, _float64, _fused, _fused_or_float64
 from bnlib.tf_ops._affine import FUSED_DTYPES, LARGE
 from bnlib.tf_ops._autodiff import cast_like, differentiable, gradients
 from bnlib.tf_ops._batch import checked_batch
@@ -55,7 +55,7 @@ def batch_norm(
         axis: the axis, or tuple of axes, that is kept: that of gamma and beta.
         axes: the axis, or tuple of axes, averaged over; mean and variance then have the shape of
             all others. None averages over all but `axis`. For `(N, H, W, C)`, (1, 2) is instance
-            norm, and (1, 2, 3) layer norm.
+            norm, and (1, 2, 3) layer norm; Keras's layer norm over these has `axis` (1, 2, 3) too.
         epsilon: guard inside the root; Keras's default 1e-3.
         weights: as in `moments`. They weigh the statistics, every position is still normalised, and
             they receive no gradient.
@@ -161,7 +161,7 @@ def _kernel_for(batch, fused):
         return _fused
     if not has_at_least(batch.x, LARGE):
         return _float64
-    return _fused_with_fallback if on_gpu() and not inside_xla() else _float32
+    return _fused_or_float64 if on_gpu() and not inside_xla() else _float32
 
 
 def _with_gradient(kernel, batch):

@@ -66,3 +66,14 @@ def test_errors_say_expected_received_remedy(shape, axis, error, words):
 
 def test_numpy_integers_are_integers():
     assert layout((2, 3), np.int64(1)) == layout((2, 3), 1)
+
+
+def test_no_call_changes_what_the_next_one_gets():
+    """Equal numbers of other types are remembered as what they are equal to."""
+    assert type(layout(np.array([5, 7])).channels[0]) is int
+    assert type(layout((np.int64(5), 8)).channels[0]) is int
+    assert layout([None, 3]).channels == (3,)
+    with pytest.raises(TypeError, match="float"):
+        layout((2.0, 3.0))
+    with pytest.raises(TypeError, match="axis must be an integer"):
+        layout((2, 3), 1.0)

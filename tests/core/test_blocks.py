@@ -200,7 +200,7 @@ def test_known_statistics_in_every_engine(name, mean, dtype, engine, monkeypatch
         expected = batch_norm_backward(grad_y, x, gamma, axis=axis)
     blocks.use(engine)
     with kernels_only(monkeypatch):
-        monkeypatch.setattr(blocks._fast, "_statistics", None)
+        monkeypatch.setattr(blocks._twins, "_statistics", None)
         got = batch_norm_backward(grad_y, x, gamma, axis=axis, statistics=known)
     assert_close(got, expected, 37 * 29 * 31)
 
@@ -470,11 +470,15 @@ def test_the_choice_of_engine_is_checked():
         blocks.use(engine="cuda")
     with pytest.raises(ValueError, match='at least 1, or "all"; got 0'):
         blocks.use(threads=0)
+    for wrong in (2.0, True, "two"):
+        with pytest.raises(TypeError, match="threads must be an integer"):
+            blocks.use(threads=wrong)
+    blocks.use(threads=np.int64(2))
 
 
 def test_what_is_not_named_stays_as_it_is():
     pytest.importorskip("numba", reason="numba is an extra")
-    loops = functools.partial(blocks._fast._loops, np.ones(1))
+    loops = functools.partial(blocks._twins._loops, np.ones(1))
     blocks.use("numba", threads=1)
     blocks.use(threads=4)
     assert loops().__name__ == "bnlib.blocks._numba"

@@ -444,3 +444,24 @@ X = np.ones((4, 3))
 def test_bad_input_is_refused(call, error, words):
     with pytest.raises(error, match=words):
         call()
+
+
+@pytest.mark.parametrize("rows", [100, 9001])  # the second goes to the kernels
+@pytest.mark.parametrize("dtype", ["f2", "f4"])
+def test_narrow_statistics_cost_no_digits_of_their_own(rows, dtype):
+    x, grad_y = friendly((rows, 3)), cotangent((rows, 3))
+    narrow = tuple(v.astype(dtype) for v in moments(x)[:2])
+    as_wide = tuple(v.astype("f8") for v in narrow)
+    got = batch_norm_backward(grad_y, x, GAMMA, statistics=narrow)
+    expected = batch_norm_backward(grad_y, x, GAMMA, statistics=as_wide)
+    for g, e in zip(got, expected, strict=True):
+        np.testing.assert_array_equal(g, e)
+
+
+def test_a_mask_hides_nan_from_the_gradient_of_the_variance():
+    x, weights = friendly((4, 3)), [0, 1, 1, 1]
+    x[0, 0] = np.nan
+    extra = {"weights": weights, "grad_variance": np.ones(3)}
+    grad_x, *_ = batch_norm_backward(np.zeros((4, 3)), x, **extra)
+    alone, *_ = batch_norm_backward(np.zeros((3, 3)), x[1:], grad_variance=np.ones(3))
+    np.testing.assert_allclose(grad_x, np.concatenate([np.zeros((1, 3)), alone]))

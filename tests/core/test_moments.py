@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from reference import loop_moments
 from samples import ROWS, batches, friendly
 
-from bnlib import Moments, merge_moments, moments
+from bnlib import Moments, batch_norm, merge_moments, moments
 
 # Accuracy. Truth is exact, from the values that the array really holds.
 
@@ -251,7 +251,11 @@ def test_a_part_with_count_zero_is_ignored_even_if_it_is_nan():
             ValueError,
             r"shape \(2,\).*got \(3,\)",
         ),
-        (lambda: moments(np.ones((2, 3)), weights=1.0), ValueError, "one per example"),
+        (
+            lambda: moments(np.ones((2, 3)), weights=1.0),
+            ValueError,
+            "along the first axis",
+        ),
         (
             lambda: moments(np.ones((2, 3)), weights=np.ones((2, 3))),
             ValueError,
@@ -279,10 +283,32 @@ def test_a_part_with_count_zero_is_ignored_even_if_it_is_nan():
         (
             lambda: merge_moments([Moments(np.ones(2), np.ones(2), 0)]),
             ValueError,
-            "not all 0",
+            "at least one value in all",
         ),
     ],
 )
 def test_bad_input_is_refused(call, error, words):
     with pytest.raises(error, match=words):
         call()
+
+
+@pytest.mark.parametrize("rows", [6, 9001])  # the second goes to the kernels
+def test_finite_values_whose_squares_overflow(rows):
+    """Their variance is beyond float64: infinity, and y is then beta."""
+    x = np.random.default_rng(0).standard_normal((rows, 3)) * 1e200
+    with np.errstate(over="ignore"):
+        mean, variance, _ = moments(x)
+        y, *_ = batch_norm(x, beta=np.ones(3))
+    assert np.isfinite(mean).all()
+    assert (variance == np.inf).all()
+    np.testing.assert_array_equal(y, np.ones_like(x))
+
+
+def test_plain_tuples_are_merged():
+    merged = merge_moments([(np.zeros(2), np.ones(2), 3), (np.ones(2), np.ones(2), 1)])
+    np.testing.assert_allclose(merged.mean, 0.25)
+    assert merged.count == 4
+    with pytest.raises(
+        ValueError, match=r"at least one value in all; got counts \[0, 0\]"
+    ):
+        merge_moments([(np.zeros(2), np.ones(2), 0)] * 2)

@@ -338,3 +338,14 @@ def test_axes_are_checked():
         batch_norm_inference(x, ones, ones, axes=(1, 2))
     with pytest.raises(ValueError, match=r"weights must have shape \(5,\)"):
         batch_norm(x, axes=(1, 2), weights=np.ones(4))
+
+
+def test_axes_that_say_what_axis_says_change_no_bit():
+    x = friendly((4, 5, 6))
+    plain, named = batch_norm(x), batch_norm(x, axes=(0, 1))
+    for a, b in zip(plain, named, strict=True):
+        np.testing.assert_array_equal(a, b)
+    statistics = moments(x, axis=7, axes=(0, 1))[:2]  # axis is not asked then
+    np.testing.assert_array_equal(
+        normalize(x, *statistics, axis=7, axes=(0, 1)), plain[0]
+    )

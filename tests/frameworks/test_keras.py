@@ -1,6 +1,6 @@
 """Our Keras layer: Keras's own tests, masks, what only ours can do, and whole models.
 
-Its comparison with Keras's is in test_keras_against.py, Keras's faults in test_keras_faults.py.
+Its comparison with Keras's is in test_keras_agrees.py, Keras's faults in test_keras_faults.py.
 """
 
 import threading
@@ -13,9 +13,9 @@ import keras.src.layers.normalization.batch_normalization_test as theirs
 import numpy as np
 import pytest
 import tensorflow as tf
+from keras_pair import TOLERANCE, Keras, assert_close, step, wide
 from reference import channel_values, loop_moments
 from samples import ROWS, friendly
-from twins import TOLERANCE, Keras, assert_close, step, wide
 
 import bnlib
 from bnlib import tf_ops
@@ -324,6 +324,7 @@ def test_several_axes_are_kept():
         ({"renorm_clipping": {"dmax": -1}}, "non-negative"),
         ({"momentum": None, "zero_debias": True}, "zero_debias"),
         ({"virtual_batch_size": 0}, "positive integer"),
+        ({"virtual_batch_size": True}, "positive integer"),
         ({"virtual_batch_size": 2, "renorm": True}, "cannot be combined"),
         ({"fused": 3}, "fused must be"),
     ],
@@ -532,3 +533,28 @@ def test_ragged_and_sparse_inputs(mode, training):
     dense, mask = ragged.to_tensor(), tf.sequence_mask(ragged.row_lengths())
     layer(dense, training=True, mask=mask)
     assert_close([layer.moving_mean * 100], [ragged.flat_values.numpy().mean(0)])
+
+
+@pytest.mark.parametrize("known", [True, False])
+@pytest.mark.parametrize(
+    "settings", [{}, {"virtual_batch_size": 2}, {"renorm": True}, {"bessel": True}]
+)
+def test_an_empty_batch_leaves_every_statistic_alone(settings, known):
+    layer = BatchNormalization(moving_variance_initializer="ones", **settings)
+    layer.build((None, 3))
+    x = np.random.default_rng(0).normal(3, 2, (8, 3)).astype("f4")
+    layer(x, training=True)
+    before = [wide(v) for v in layer.non_trainable_variables]
+    shape = [0, 3] if known else [None, 3]
+    step = tf.function(
+        lambda x: layer(x, training=True),
+        input_signature=[tf.TensorSpec(shape, tf.float32)],
+    )
+    assert step(x[:0]).shape == (0, 3)
+    for old, new in zip(before, layer.non_trainable_variables, strict=True):
+        np.testing.assert_array_equal(wide(new), old)
+
+
+@pytest.mark.parametrize("false", [False, 0, np.False_])
+def test_every_false_is_false(false):
+    assert BatchNormalization(fused=false).fused is False

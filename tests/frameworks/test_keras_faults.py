@@ -13,9 +13,9 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from keras_pair import Keras, assert_close, pair, wide
 from mended import refusal
 from samples import ROWS, friendly
-from twins import Keras, assert_close, pair, wide
 
 import bnlib
 from bnlib.keras import BatchNormalization

@@ -11,8 +11,8 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from keras_pair import Keras, assert_close, pair, sample, step
 from samples import friendly
-from twins import Keras, assert_close, pair, sample, step
 
 from bnlib.keras import BatchNormalization, swap_in, swap_out
 

@@ -64,9 +64,11 @@ def propagate(batch, grad_y, gamma, epsilon, statistics, grad_mean, grad_varianc
         grad_beta, product = _products(x, grad_y, mean, variance)
     if not np.isfinite(product[np.isfinite(mean)]).all():
         raise Unsuited
-    inverse, m = 1 / np.sqrt(variance + epsilon), batch.count
-    multiplier = inverse if gamma is None else gamma.ravel() * inverse
-    slope = multiplier * inverse**2 * product / m
+    m = batch.count
+    with np.errstate(all="ignore"):  # the clear code will warn
+        inverse = 1 / np.sqrt(variance + epsilon)
+        multiplier = inverse if gamma is None else gamma.ravel() * inverse
+        slope = multiplier * inverse**2 * product / m
     if grad_variance is not None:
         slope = slope - 2 * grad_variance.ravel() / m
     _refuse_extremes(x, mean, [inverse, multiplier, slope])
@@ -116,6 +118,8 @@ def _statistics(x, *grad):
         with np.errstate(invalid="ignore"):
             x, *grad = (np.compress(doubt, a, axis=1) for a in (x, *grad))
             found[:, doubt] = _around(x, grad, pilot)
+            overflown = np.isnan(found[1]) & np.isfinite(found[0])
+            found[1, overflown] = np.inf
     return found
 
 
