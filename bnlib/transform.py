@@ -198,7 +198,7 @@ def batch_norm_inference(
 
 @blocks.fast_way(blocks.apply)
 def apply(batch, mean, inverse, gamma, beta):
-    """Return gamma * (x - mean) * inverse + beta in the dtype of x; gamma, beta may be None."""
+    """Return gamma * (x - mean) * inverse + beta; gamma and beta may be None."""
     x_hat = centre_and_divide(batch, mean, inverse)
     return multiply_and_add(x_hat, gamma, beta).astype(batch.x.dtype, copy=False)
 

@@ -1,4 +1,4 @@
-"""Pictures that more than one chapter draws, in the style of `bnlib.book.style`."""
+"""Figures that chapters call by name, in the style of `bnlib.book.style`."""
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
