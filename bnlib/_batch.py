@@ -1,6 +1,6 @@
 """A batch whose arguments have been checked: what the private functions of the core work on.
 
-The public functions make one at their door, and check nothing after it.
+The public functions make one at their door. The private ones that they call check nothing.
 """
 
 import math

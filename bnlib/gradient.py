@@ -98,7 +98,7 @@ def batch_norm_backward(
     return grads[0], *(grad.reshape(batch.features.channels) for grad in grads[1:])
 
 
-@blocks.fast_way(blocks.propagate)
+@blocks.fast_way
 def propagate(batch, grad_y, gamma, epsilon, statistics, grad_mean, grad_variance):
     """The closed form, on checked arguments; vectors are shaped to broadcast against x."""
     mean, variance = statistics or measure(batch)

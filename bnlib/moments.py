@@ -76,7 +76,7 @@ def moments(
     return Moments(mean.reshape(channels), variance.reshape(channels), batch.count)
 
 
-@blocks.fast_way(blocks.measure)
+@blocks.fast_way
 def measure(batch):
     """Return mean and variance of a checked batch, shaped to broadcast against x."""
     x = batch.x if batch.share is None else np.where(batch.share > 0, batch.x, 0)

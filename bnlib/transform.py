@@ -196,7 +196,7 @@ def batch_norm_inference(
 # The same on checked arguments; vectors are shaped to broadcast, y is rounded once, at the end.
 
 
-@blocks.fast_way(blocks.apply)
+@blocks.fast_way
 def apply(batch, mean, inverse, gamma, beta):
     """Return gamma * (x - mean) * inverse + beta; gamma and beta may be None."""
     x_hat = centre_and_divide(batch, mean, inverse)

@@ -16,29 +16,26 @@ import functools
 
 from bnlib.blocks import _twins
 from bnlib.blocks._settings import use
-from bnlib.blocks._twins import Unsuited
 
 __all__ = ["use"]
 
 SMALLEST = 24_000  # numbers in x; with few channels the twins pay from here, with 256 from 50,000
 
 
-def fast_way(twin):
-    """Let a function hand large batches to its twin; what that refuses, it does itself."""
+def fast_way(clear):
+    """Let a function hand large batches to its twin, which has its name in `_twins`.
 
-    def decorate(clear):
-        @functools.wraps(clear)
-        def choose(batch, *arguments):
-            if batch.x.size >= SMALLEST and _twins.suits(batch):
-                try:
-                    return twin(batch, *arguments)
-                except Unsuited:
-                    pass
-            return clear(batch, *arguments)
+    What the twin refuses, the function does itself.
+    """
+    twin = getattr(_twins, clear.__name__)
 
-        return choose
+    @functools.wraps(clear)
+    def choose(batch, *arguments):
+        if batch.x.size >= SMALLEST and _twins.suits(batch):
+            try:
+                return twin(batch, *arguments)
+            except _twins.Unsuited:
+                pass
+        return clear(batch, *arguments)
 
-    return decorate
-
-
-measure, apply, propagate = _twins.measure, _twins.apply, _twins.propagate
+    return choose
