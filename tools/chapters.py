@@ -86,7 +86,9 @@ def make_toc(parts):
     lines = ["# Made by make chapters, from chapters.toml.", "format: jb-book"]
     lines += ["root: index", "parts:"]
     for part in parts:
-        lines += [f'  - caption: "{part.caption}"', "    chapters:"]
+        lines.append(f'  - caption: "{part.caption}"')
+        lines += ["    numbered: 1"] * any(page.number for page in part.pages)
+        lines.append("    chapters:")
         lines += [f"      - file: {page.page}" for page in part.pages]
     return "\n".join(lines) + "\n"
 
@@ -167,7 +169,7 @@ def refer_to_exercises(root, pages):
         for page in pages
         if (root / f"bnlib/book/exercises/{page.stem}.py").is_file()
     ]
-    return autodoc("bnlib.book.exercises", *there)
+    return autodoc("bnlib.book.exercises", "bnlib.book.exercises.build", *there)
 
 
 def autodoc(*modules):

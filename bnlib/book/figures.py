@@ -15,7 +15,7 @@ with needed("bnlib.book.figures", "notebook"):
 
 from bnlib._typing import Axis
 from bnlib.axes import layout
-from bnlib.book.style import AFTER, BEFORE, GRID, MUTED, PAPER, WRONG, line, points
+from bnlib.book.style import AFTER, BEFORE, GRID, INK, MUTED, PAPER, line, points
 
 __all__ = ["averaged", "graph", "ridges", "strips"]
 
@@ -44,7 +44,7 @@ def strips(
         _bar(ax, row, values.mean(), values.std())
         _dots(ax, values, row + scatter.uniform(-0.22, 0.22, len(values)))
         if marked is not None:
-            diamond = points(WRONG) | {"marker": "D", "markersize": 8}
+            diamond = points(INK) | {"marker": "D", "markersize": 8}
             ax.plot(values[marked], row, **diamond, zorder=4)
     ax.set_yticks(range(len(columns)), labels)
     ax.invert_yaxis()

@@ -1,4 +1,4 @@
-"""A tiny network in NumPy, small enough to read, real enough to fail: chapters 1 and 7 train it.
+"""Tiny networks in NumPy, small enough to read, real enough to fail: dense and convolutional.
 
 Everything is float64: unstable runs are the point of some experiments, and stable ones then repeat
 to the printed digit on any machine.
@@ -16,8 +16,12 @@ from bnlib.layer import BatchNorm
 
 __all__ = [
     "Activation",
+    "Conv2D",
     "Dense",
+    "GlobalAverage",
     "Network",
+    "accuracy",
+    "convolutional",
     "softmax_cross_entropy",
     "squared_error",
     "train",
@@ -73,6 +77,90 @@ class Dense:
         return grad_y @ self.parameters["kernel"].T
 
 
+class Conv2D:
+    """A convolution with a kernel of 3 x 3 and a border of zeros, channels last.
+
+    Args:
+        inputs: D, channels of the input.
+        filters: C, channels of the output.
+        rng: a `numpy.random.Generator`.
+        stride: 1 keeps height and width; 2 halves them, rounding up.
+        deviation: of the kernel's Gaussian; default 1 / sqrt(9 D).
+        bias: the value that all biases start at; None for a layer without.
+
+    Attributes:
+        parameters: dict of arrays, `kernel` of shape `(3, 3, D, C)`, as Keras has it, and `bias` of
+            shape `(C,)` if there is one.
+        gradients: dict of the last `backward`, with the same names.
+    """
+
+    def __init__(self, inputs, filters, rng, *, stride=1, deviation=None, bias=0.0):
+        deviation = (9 * inputs) ** -0.5 if deviation is None else deviation
+        self.parameters = {"kernel": rng.normal(0, deviation, (3, 3, inputs, filters))}
+        if bias is not None:
+            self.parameters["bias"] = np.full(filters, float(bias))
+        self.gradients, self.stride = {}, stride
+
+    def __call__(self, x, *, training):
+        """Map `(N, H, W, D)` to `(N, H', W', C)`, and keep the patches for `backward`.
+
+        Args:
+            x: shape `(N, H, W, D)`.
+            training: changes nothing here; every layer is told.
+
+        Returns:
+            y; H' and W' are H and W divided by the stride, rounded up.
+        """
+        self._shape, kernel = x.shape, self.parameters["kernel"]
+        bordered = np.pad(x, [(0, 0), (1, 1), (1, 1), (0, 0)])
+        seen = np.lib.stride_tricks.sliding_window_view(bordered, (3, 3), axis=(1, 2))
+        seen = seen[:, :: self.stride, :: self.stride]  # (N, H', W', D, 3, 3)
+        self._patches = seen.transpose(0, 1, 2, 4, 5, 3).reshape(
+            -1, kernel[..., 0].size
+        )
+        y = self._patches @ kernel.reshape(-1, kernel.shape[-1])
+        y += self.parameters.get("bias", 0)
+        return y.reshape(*seen.shape[:3], -1)
+
+    def backward(self, grad_y):
+        """Propagate the loss gradient through the last call.
+
+        Args:
+            grad_y: gradient of the loss with respect to y, shape `(N, H', W', C)`.
+
+        Returns:
+            grad_x, shape `(N, H, W, D)`. The gradients of kernel and bias are left in `gradients`.
+        """
+        kernel, (n, h, w, d) = self.parameters["kernel"], self._shape
+        rows = grad_y.reshape(-1, grad_y.shape[-1])
+        grad_kernel = (self._patches.T @ rows).reshape(kernel.shape)
+        self.gradients = {"kernel": grad_kernel, "bias": rows.sum(axis=0)}
+        patches = rows @ kernel.reshape(-1, kernel.shape[-1]).T
+        patches = patches.reshape(*grad_y.shape[:3], 3, 3, d)
+        bordered = np.zeros((n, h + 2, w + 2, d))
+        for i, j in np.ndindex(3, 3):  # each place of the kernel saw a shifted image
+            place = bordered[:, i : i + h : self.stride, j : j + w : self.stride]
+            place += patches[:, :, :, i, j]
+        return bordered[:, 1:-1, 1:-1]
+
+
+class GlobalAverage:
+    """The mean of each feature map: `(N, H, W, C)` to `(N, C)`."""
+
+    def __init__(self):
+        self.parameters, self.gradients = {}, {}
+
+    def __call__(self, x, *, training):
+        """Average over height and width; `training` changes nothing here."""
+        self._shape = x.shape
+        return x.mean(axis=(1, 2))
+
+    def backward(self, grad_y):
+        """Return grad_x: each place of a map gets an equal part of its mean's gradient."""
+        _, h, w, _ = self._shape
+        return np.broadcast_to(grad_y[:, None, None] / (h * w), self._shape)
+
+
 # name: (function of x, its derivative written in terms of the output y)
 ACTIVATIONS = {
     "relu": (lambda x: np.maximum(x, 0), lambda y: (y > 0) * 1.0),
@@ -114,7 +202,8 @@ class Network:
     """Layers in a row. The output of the last one is the logits, or the prediction.
 
     Args:
-        layers: `Dense`, `Activation` and `bnlib.BatchNorm`, in order.
+        layers: those of this module and `bnlib.BatchNorm`, in order, or any object like them:
+            called as `layer(x, training=...)`, with `backward`, `parameters` and `gradients`.
     """
 
     def __init__(self, layers):
@@ -124,7 +213,7 @@ class Network:
         """Run all layers.
 
         Args:
-            x: shape `(N, D)`.
+            x: shape `(N, D)`, or `(N, H, W, D)` if the first layer is a convolution.
             training: the mode, which every layer is told.
             **options: go to the batch norm layers, for example `update=False`.
 
@@ -171,6 +260,49 @@ class Network:
         return [layer for layer in self.layers if isinstance(layer, BatchNorm)]
 
 
+def convolutional(seed=0, norm=BatchNorm):
+    """Make the book's convolutional network for the digits: chapters 5 to 8 train it.
+
+    Three convolutions of 8, 16 and 32 channels, the last two with stride 2, so that their maps have
+    8 x 8, 4 x 4 and 2 x 2 places. Behind each comes a batch norm and a ReLU. The mean of each map
+    goes to a dense layer with ten outputs. The convolutions have no bias where a norm follows.
+
+    Args:
+        seed: of the weights, which do not depend on `norm`.
+        norm: called with the number of channels for each batch norm layer, as in
+            `norm=lambda channels: BatchNorm(channels, momentum=0.9)`; None for a network without.
+
+    Returns:
+        The `Network`; it takes `(N, 8, 8, 1)` and gives logits `(N, 10)`.
+    """
+    rng, layers, inputs = np.random.default_rng(seed), [], 1
+    for filters, stride in [(8, 1), (16, 2), (32, 2)]:
+        # He's deviation, for ReLU
+        options = {"stride": stride, "deviation": (2 / (9 * inputs)) ** 0.5}
+        bias = None if norm else 0.0
+        layers.append(Conv2D(inputs, filters, rng, bias=bias, **options))
+        layers += [norm(filters)] if norm else []
+        layers.append(Activation("relu"))
+        inputs = filters
+    return Network([*layers, GlobalAverage(), Dense(inputs, 10, rng)])
+
+
+def accuracy(network, x, y, *, training=False, **options):
+    """Compute the share of right answers.
+
+    Args:
+        network: the `Network`.
+        x: inputs, `(N, ...)`, in one batch.
+        y: N labels.
+        training: the mode; with True, say `update=False` too, to leave no trace.
+        **options: go to the batch norm layers.
+
+    Returns:
+        A number from 0 to 1.
+    """
+    return np.mean(network(x, training=training, **options).argmax(axis=1) == y)
+
+
 def softmax_cross_entropy(logits, labels):
     """Compute the mean cross-entropy and its gradient; stable for any logits.
 
@@ -211,7 +343,7 @@ def train(
 
     Args:
         network: the `Network`, changed in place.
-        x: inputs, `(N, D)`.
+        x: inputs, `(N, ...)`.
         y: targets or labels, N of them.
         loss: `softmax_cross_entropy` or `squared_error`.
         rate: learning rate.

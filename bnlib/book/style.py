@@ -1,9 +1,11 @@
 """The one figure style of the book: colours with roles, narrow figures, readable text.
 
-A colour says what a thing *is*, in every chapter: `BEFORE` and `AFTER` normalization, the `TRUTH`,
-a `WRONG` result, `MUTED` context, `INK` for text, `GRID` and `PAPER` behind it all. Each has a
-light and a dark shade (figures follow the reader's theme) and a lightness of its own (they survive
-a grey print); what draws data has a dash and a marker.
+A colour says what a thing *is*, in every chapter: `BEFORE` normalization or without it, `AFTER` it
+or with it, the `TRUTH`, a `WRONG` result, `MUTED` context, `INK` for text and for the one example
+that is followed, `GRID` and `PAPER` behind it all. Several of a kind, such as three momentums,
+share a colour and differ by `family`. Each colour has a light and a dark shade (figures follow the
+reader's theme) and a lightness of its own (they survive a grey print); what draws data has a dash
+and a marker.
 
 >>> use()
 >>> fig, ax = figure(height=2.5)
@@ -33,6 +35,7 @@ __all__ = [
     "ROLES",
     "TRUTH",
     "WRONG",
+    "family",
     "figure",
     "line",
     "points",
@@ -67,6 +70,14 @@ ROLES = {
 BEFORE, AFTER, TRUTH, WRONG, MUTED, INK, GRID, PAPER = (
     role.light for role in ROLES.values()
 )
+
+# dash, strength, width
+_MEMBERS = [
+    ((0, (1, 1.2)), 0.6, 1.6),
+    ((0, (5, 2)), 0.75, 1.8),
+    ((0, (7, 2, 1.2, 2)), 0.9, 2.0),
+    ("-", 1.0, 2.4),
+]
 
 _DARK = {role.light: role.dark for role in ROLES.values()}
 _DRAWN = {role.light: role for role in ROLES.values() if role.marker}
@@ -147,6 +158,31 @@ def line(colour: str) -> dict[str, Any]:
     """
     role = _role(colour)
     return {"color": role.light, "linestyle": role.dash}
+
+
+def family(colour: str, member: int) -> dict[str, Any]:
+    """Say how to draw one of several lines of a kind, such as those of three momentums.
+
+    They share the colour that says what they are, and differ by strength and dash.
+
+    Args:
+        colour: as in `line`.
+        member: 0, 1, 2 or 3; the last is the strongest.
+
+    Returns:
+        Keyword arguments for `Axes.plot`: colour, dash, strength and width.
+
+    Raises:
+        ValueError: for another member.
+    """
+    if member not in range(len(_MEMBERS)):
+        raise ValueError(
+            f"member must be 0 to {len(_MEMBERS) - 1}; got {member!r}. A figure with more lines "
+            "of a kind is hard to read: leave some out."
+        )
+    dash, alpha, width = _MEMBERS[member]
+    look = {"linestyle": dash, "alpha": alpha, "linewidth": width}
+    return {"color": _role(colour).light, **look}
 
 
 def points(colour: str) -> dict[str, Any]:

@@ -8,8 +8,11 @@ from bnlib.book.data import digits
 from bnlib.book.network import (
     ACTIVATIONS,
     Activation,
+    Conv2D,
     Dense,
     Network,
+    accuracy,
+    convolutional,
     softmax_cross_entropy,
     squared_error,
     train,
@@ -149,3 +152,70 @@ def test_update_false_reaches_the_batch_norm_layers():
 def test_bad_input_is_refused(call, words):
     with pytest.raises(ValueError, match=words):
         call()
+
+
+@pytest.mark.parametrize("norm", [None, BatchNorm], ids=["plain", "batch norm"])
+def test_every_gradient_of_the_convolutional_network(norm):
+    rng = np.random.default_rng(2)
+    x, y = rng.normal(1, 2, (7, 8, 8, 1)), rng.integers(0, 10, 7)
+    network = convolutional(3, norm)
+    options = {"training": True, "update": False} if norm else {"training": True}
+
+    def value():
+        return softmax_cross_entropy(network(x, **options), y)[0]
+
+    grad_x = network.backward(softmax_cross_entropy(network(x, **options), y)[1])
+    checks = [(x, grad_x)] + [
+        (layer.parameters[name], layer.gradients[name])
+        for layer in network.layers
+        for name in layer.parameters
+    ]
+    assert len(checks) == 1 + (3 * 3 + 2 if norm else 4 * 2)
+    for array, gradient in checks:
+        direction, kept, step = rng.normal(size=array.shape), array.copy(), 1e-6
+        array += step * direction
+        up = value()
+        array[...] = kept - step * direction
+        down = value()
+        array[...] = kept
+        slope = (up - down) / (2 * step)
+        assert np.sum(gradient * direction) == pytest.approx(slope, rel=1e-4, abs=1e-7)
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_convolution_is_the_sum_over_the_kernel(stride):
+    rng = np.random.default_rng(4)
+    layer = Conv2D(2, 3, rng, stride=stride, bias=0.5)
+    x, kernel = rng.normal(size=(2, 5, 7, 2)), layer.parameters["kernel"]
+    y = layer(x, training=True)
+    assert y.shape == (2, -(-5 // stride), -(-7 // stride), 3)
+    for n, h, w, c in np.ndindex(y.shape):
+        total = 0.5
+        for i, j, d in np.ndindex(3, 3, 2):
+            row, column = stride * h + i - 1, stride * w + j - 1
+            if 0 <= row < 5 and 0 <= column < 7:
+                total += x[n, row, column, d] * kernel[i, j, d, c]
+        assert y[n, h, w, c] == pytest.approx(total, rel=1e-12)
+
+
+def test_convolutional_networks_learn_the_digits():
+    data = digits()
+    x, x_test = (images[..., np.newaxis] / 16 for images in (data.x_train, data.x_test))
+    network = convolutional(0, lambda channels: BatchNorm(channels, momentum=0.9))
+    options = {"rate": 0.5, "steps": 84, "batch": 64}
+    train(network, x, data.y_train, softmax_cross_entropy, **options)
+    assert accuracy(network, x_test, data.y_test) > 0.93
+    assert [len(norm.gamma) for norm in network.norms] == [8, 16, 32]
+
+
+def test_the_weights_do_not_depend_on_the_norm():
+    with_norm, without = convolutional(5), convolutional(5, None)
+    kernels = [
+        [
+            layer.parameters["kernel"]
+            for layer in network.layers
+            if "kernel" in layer.parameters
+        ]
+        for network in (with_norm, without)
+    ]
+    assert all(np.array_equal(a, b) for a, b in zip(*kernels, strict=True))

@@ -148,6 +148,67 @@ def trace_of_the_machine(notebook, text):
     return faults
 
 
+def checks(cell):
+    return bool(re.search(r"^\s*(assert |np\.testing\.)", cell.source, re.MULTILINE))
+
+
+def silent_check(notebook, text):
+    """A cell that only asserts is tagged, so that the page folds it behind its mark.
+
+    In Part I an open cell asserts nothing: it is for what the chapter is about.
+    """
+    faults, lesson = [], text.parent.name == "part1"
+    for cell in code(notebook):
+        tagged = "checked" in cell.metadata.get("tags", [])
+        if checks(cell) and not tagged and (lesson or not cell.outputs):
+            faults.append(f"cell {cell.id} asserts, and is not tagged `checked`")
+        if tagged and (cell.outputs or not checks(cell)):
+            faults.append(
+                f"cell {cell.id} is tagged `checked`, and shows or checks not"
+            )
+    return faults
+
+
+EXERCISE = re.compile(
+    r"^:::\{exercise\}([^\n]*)\n:label: (\S+)\n(.*?)^:::$", re.MULTILINE | re.DOTALL
+)
+KINDS = ("Write it", "Derive it", "Find the bug", "Try it", "Work it out")
+LEVELS = ("warm-up", "medium", "hard")
+
+
+def poor_exercise(notebook, text):
+    """An exercise of Part I says its kind and how hard it is, has a hint, and is explained."""
+    source = text.read_text(encoding="utf-8")
+    exercises = EXERCISE.findall(source)
+    if text.parent.name != "part1":
+        return []
+    faults = (
+        [] if 3 <= len(exercises) <= 5 else [f"{len(exercises)} exercises, not 3 to 5"]
+    )
+    kinds = set()
+    for title, label, _ in exercises:
+        title = title.strip()
+        kind, _, level = title.partition(": ")
+        kinds.add(kind)
+        if kind not in KINDS or level not in LEVELS:
+            faults.append(f"{label}: {title!r} is not 'Write it: warm-up' or the like")
+        _, _, after = source.partition(f":label: {label}\n")
+        before, begins, rest = after.partition(f":::{{solution-start}} {label}\n")
+        solution, ends, _ = rest.partition(":::{solution-end}")
+        if not (begins and ends) or ":::{exercise}" in before:
+            faults.append(f"{label}: no solution")
+        if before.count(":::{hint}\n:class: dropdown\n") != 1:
+            faults.append(f"{label}: not one hint that opens")
+        prose = re.sub(
+            r"```.*?^```$|^:.*?$", "", solution, flags=re.MULTILINE | re.DOTALL
+        )
+        if len(prose.split()) < 8:
+            faults.append(f"{label}: its solution is not explained")
+    if len(kinds) < 3:
+        faults.append(f"exercises of {len(kinds)} kinds, not 3")
+    return faults
+
+
 def excused_from_nbval(notebook, text):
     marker = re.compile(r"nbval[-_]|raises-exception|validate_ignore", re.IGNORECASE)
     each = [f"{cell.source} {cell.metadata.get('tags', '')}" for cell in code(notebook)]
@@ -187,6 +248,8 @@ RULES = [
     unlike_its_text,
     poor_figure,
     trace_of_the_machine,
+    silent_check,
+    poor_exercise,
     excused_from_nbval,
     foreign_import,
     no_description,
@@ -405,6 +468,10 @@ def set_source(notebook, source):
     code(notebook)[LOSS].source = source
 
 
+def strip_output(notebook):
+    code(notebook)[LOSS].outputs = []
+
+
 def set_output(notebook, text):
     code(notebook)[LOSS].outputs[0].text = text
 
@@ -503,6 +570,14 @@ FILE = {  # name: (what to do, the rules that must object)
     "date": (lambda n: set_output(n, "on 2026-03-01"), {"trace_of_the_machine"}),
     "process": (lambda n: set_output(n, "pid 4242"), {"trace_of_the_machine"}),
     "progress": (lambda n: set_output(n, "8/8 1s 12ms/step"), {"trace_of_the_machine"}),
+    "silent_check": (
+        lambda n: (set_source(n, "import bnlib\nassert True"), strip_output(n)),
+        {"silent_check", EDITED},
+    ),
+    "loud_check": (
+        lambda n: code(n)[LOSS].metadata.update(tags=["checked"]),
+        {"silent_check", EDITED},
+    ),
     "half_a_megabyte": (lambda n: set_output(n, "x" * 500_000), {"too_large"}),
 }
 
@@ -513,6 +588,60 @@ def test_the_rules_see_a_planted_fault(good, name):
     assert faults_of(good, fault)[1] == rules
 
 
+LESSON = """\
+:::{exercise} KIND: warm-up
+:label: ex-lesson-NAME
+
+What is 1 + 1?
+:::
+
+:::{hint}
+:class: dropdown
+Count.
+:::
+
+:::{solution-start} ex-lesson-NAME
+:class: dropdown
+:::
+
+One and one more are two, as you find when you count.
+
+:::{solution-end}
+:::
+"""
+EXERCISES = "\n".join(
+    LESSON.replace("KIND", kind).replace("NAME", name)
+    for kind, name in [("Write it", "a"), ("Derive it", "b"), ("Try it", "c")]
+)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "fault"),
+    [
+        ("", "", None),
+        (":label: ex-lesson-a", ":label: ex-other-a", "ex-other-a: no solution"),
+        (LESSON.replace("KIND", "Try it").replace("NAME", "c"), "", "2 exercises"),
+        ("Derive it:", "Try it:", "exercises of 2 kinds, not 3"),
+        ("Write it: warm-up", "Write it", "'Write it' is not"),
+        ("Write it: warm-up", "Read it: hard", "'Read it: hard' is not"),
+        (":::{hint}", ":::{note}", "ex-lesson-a: not one hint that opens"),
+        (":class: dropdown\nCount", "Count", "ex-lesson-a: not one hint that opens"),
+        (
+            "as you find when you count.",
+            "",
+            "ex-lesson-a: its solution is not explained",
+        ),
+    ],
+)
+def test_a_poor_exercise_is_found(tmp_path, old, new, fault):
+    text = tmp_path / "part1" / "01_lesson.md"
+    text.parent.mkdir()
+    text.write_text(EXERCISES.replace(old, new, 1) if old else EXERCISES)
+    faults = "\n".join(poor_exercise(None, text))
+    assert fault in faults if fault else faults == ""
+
+
 def test_every_rule_has_a_planted_fault():
     planted = [rules for *_, rules in [*NBVAL.values(), *FILE.values()]]
-    assert set().union(*planted) == {rule.__name__ for rule in RULES}
+    elsewhere = {"poor_exercise"}  # just above
+    assert set().union(*planted) | elsewhere == {rule.__name__ for rule in RULES}

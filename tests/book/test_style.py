@@ -304,3 +304,12 @@ def test_a_browser_switches_every_colour(pixels, name):
 def test_black_text_switches_too(pixels):
     assert "#000000" in pixels["light"]
     assert "#000000" not in pixels["dark"]
+
+
+def test_members_of_a_family_share_a_colour_and_differ_in_grey():
+    looks = [style.family(style.AFTER, member) for member in range(4)]
+    assert {look["color"] for look in looks} == {style.AFTER}
+    for key in ("linestyle", "alpha", "linewidth"):
+        assert len({str(look[key]) for look in looks}) == 4
+    with pytest.raises(ValueError, match="member must be 0 to 3; got 4"):
+        style.family(style.AFTER, 4)

@@ -453,8 +453,41 @@ TENSOR_FAULTS = {
     ),
 }
 
+CONVOLUTION = "test_network.py::test_every_gradient_of_the_convolutional_network"
+BOOK_FAULTS = {
+    "network: every step of a strided convolution is read": (
+        "book/network.py",
+        "seen[:, :: self.stride, :: self.stride]",
+        "seen[:, : -(-x.shape[1] // self.stride), : -(-x.shape[2] // self.stride)]",
+        "test_network.py::test_convolution_is_the_sum_over_the_kernel[2]",
+    ),
+    "network: a convolution's gradient keeps one place of the kernel": (
+        "book/network.py",
+        "place += patches[:, :, :, i, j]",
+        "place[...] = patches[:, :, :, i, j]",
+        f"{CONVOLUTION}[plain]",
+    ),
+    "network: the average's gradient is not shared out": (
+        "book/network.py",
+        "grad_y[:, None, None] / (h * w)",
+        "grad_y[:, None, None]",
+        f"{CONVOLUTION}[batch norm]",
+    ),
+    "build: a layer that falls short is praised": (
+        "book/exercises/build.py",
+        "        failed += 1\n",
+        "        failed += 0\n",
+        "test_build.py::test_a_fault_fails_the_check_that_is_about_it[detached]",
+    ),
+    "style: two of a family look alike": (
+        "book/style.py",
+        "_MEMBERS[member]",
+        "_MEMBERS[max(member, 1)]",
+        "test_style.py::test_members_of_a_family_share_a_colour_and_differ_in_grey",
+    ),
+}
 
-ALL = FAULTS | TENSOR_FAULTS
+ALL = FAULTS | TENSOR_FAULTS | BOOK_FAULTS
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -467,7 +500,11 @@ def test_planted_fault_is_caught(name):
     assert exception in (RED if name not in BREAKS else {BREAKS[name]}), said
 
 
-@pytest.mark.parametrize("faults", [FAULTS, TENSOR_FAULTS], ids=["core", "tensors"])
+@pytest.mark.parametrize(
+    "faults",
+    [FAULTS, TENSOR_FAULTS, BOOK_FAULTS],
+    ids=["core", "tensors", "book"],
+)
 def test_all_is_green_without_a_fault(faults):
     """Else the faults above would be caught by anything."""
     tests = sorted({test for *_, test in faults.values()})

@@ -25,6 +25,7 @@ from browsing import (
     page_faults,
     pages_of,
 )
+from bs4 import BeautifulSoup
 from building import build
 from facts import ROOT
 from markdown_it import MarkdownIt
@@ -134,6 +135,53 @@ def test_pages_are_light(pages):
 def test_the_site_shows_the_stored_outputs(pages, path):
     page = pages[f"{path.parent.name}/{path.stem}.html"]
     assert output_faults(page, nbformat.read(path, as_version=4), SITE) == []
+
+
+FOLDED = {"checked": "checked", "hardened": "The same, hardened: bnlib's own code"}
+
+
+def fold_faults(page, notebook):
+    """Compare the folded cells of a page with the tagged cells of its notebook."""
+    faults = []
+    for tag, words in FOLDED.items():
+        tagged = [c.source for c in notebook.cells if tag in c.metadata.get("tags", [])]
+        cells = BeautifulSoup(page, "html.parser").select(f"div.cell.tag_{tag}")
+        folds = [cell.find("details", recursive=False) for cell in cells]
+        if len(cells) != len(tagged):
+            faults.append(f"{len(cells)} cells {tag}, not {len(tagged)}")
+        for cell, fold, source in zip(cells, folds, tagged, strict=False):
+            if fold is None or fold.has_attr("open"):
+                faults.append(f"{source[:40]!r} is not folded")
+            elif cell.get_text().strip() != fold.get_text().strip():
+                faults.append(f"{source[:40]!r} shows more than its mark")
+            elif words not in fold.find("summary").get_text():
+                faults.append(f"{source[:40]!r} is not marked {words!r}")
+            elif source.split()[0] not in fold.get_text():
+                faults.append(f"{source[:40]!r} is not in its fold")
+    return faults
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_what_is_checked_or_hardened_is_folded(path):
+    page = (SITE / path.parent.name / f"{path.stem}.html").read_text(encoding="utf-8")
+    assert fold_faults(page, nbformat.read(path, as_version=4)) == []
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "fault"),
+    [
+        ("<details", "<details open", "is not folded"),
+        ("<details", "<div", "is not folded"),
+        (">checked<", ">Show the code<", "is not marked 'checked'"),
+        ("tag_checked", "tag_other", "cells checked, not"),
+    ],
+)
+def test_a_check_in_the_open_is_found(old, new, fault):
+    [path] = [path for path in NOTEBOOKS if path.stem == "03_transform"]
+    page = (SITE / "part1/03_transform.html").read_text(encoding="utf-8")
+    before, tag, after = page.partition("tag_checked")
+    spoilt = before + (tag + after).replace(old, new, 2 if ">" in old else 1)
+    assert fault in "\n".join(fold_faults(spoilt, nbformat.read(path, as_version=4)))
 
 
 def formulas(notebook):

@@ -25,13 +25,13 @@ def mean_only(answer):
     )
     expected = grad_y - grad_y.mean(axis=0)
     if close(grad_x, grad_y):
-        raise NotYet("That is the own road alone. The mean depends on x too.")
+        raise NotYet("That is the direct path alone. The mean depends on x too.")
     if close(grad_x, grad_y - grad_y.sum(axis=0)):
         raise NotYet("Nearly: how much of the mean's gradient does each x get?")
     if close(grad_x, grad_y - grad_y.mean()):
         raise NotYet("You averaged over the channels as well.")
     if not close(grad_x, expected):
-        raise NotYet("Two roads: what comes back along each? Then add.")
+        raise NotYet("Two paths: what comes back along each? Then add.")
     return "What all examples ask for together is taken out."
 
 
@@ -63,9 +63,9 @@ def _without_a_part(x, gamma, epsilon, grad_y, grad_x, grad_gamma, grad_beta):
     own = gamma / s * grad_y
     shift, stretch = (gamma / s / len(x) * g for g in (grad_beta, x_hat * grad_gamma))
     return [
-        (own, "grad_x has the own road alone. What comes back from the statistics?"),
-        (own - shift, "The road through the variance is missing in grad_x."),
-        (own - stretch, "The road through the mean is missing in grad_x."),
+        (own, "grad_x has the direct path alone. What comes back from the statistics?"),
+        (own - shift, "The path through the variance is missing in grad_x."),
+        (own - stretch, "The path through the mean is missing in grad_x."),
         (grad_x / gamma, "grad_x lacks gamma."),
         (grad_x * s, "grad_x is not divided by the root."),
     ]
