@@ -80,6 +80,7 @@ const element = (name, spec, start) =>
 
     /** Change the state, draw it, and soon write it into the address. */
     change(changes) {
+      if (!this.touched) this.room = this.live.querySelector(".bn-question").offsetHeight;
       const { field, restarts } = spec.time || {};
       if (restarts && !(field in changes)) this.state[field] = spec.fields[field].min;
       Object.assign(this.state, changes);
@@ -133,7 +134,8 @@ const element = (name, spec, start) =>
       const { ask, answers, verdict } = spec.question;
       if (this.touched) {
         const said = this.guess ? `You said: ${this.guess}. ` : "";
-        return h("div", { class: "bn-question" }, h("p", {}, said + verdict));
+        const style = `min-height:${this.room}px`; // nothing below is to move
+        return h("div", { class: "bn-question", style }, h("p", {}, said + verdict));
       }
       const buttons = answers.map((answer) =>
         h(

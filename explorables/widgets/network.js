@@ -265,7 +265,7 @@ function verdict({ plain, normed, loss }) {
     const when = `: the loss first fell below 0.1 at step ${late} without batch norm, at step ${early} with it`;
     return `Both have learned the spirals${[late, early].includes(-1) ? "" : when}.`;
   }
-  if (Math.min(one, other) > 0.95 * GUESS) return "Neither has learned anything yet.";
+  if (Math.min(one, other) > 0.98 * GUESS) return "Neither does better than guessing, whose loss is 0.693.";
   if (Math.abs(Math.log(one / other)) < 0.2) return "The two are level.";
   return one > other
     ? "The network with batch norm is ahead."
@@ -280,10 +280,10 @@ explorable("network", {
   fields,
   still: { steps: LAST },
   question: {
-    ask: "Both networks start from the same weights, which are rather small. Which will have told the two spirals apart after 100 steps?",
-    answers: ["both", "only with batch norm", "neither"],
+    ask: "Both networks start from the same small weights. How many of them will have told the two spirals apart after 100 steps?",
+    answers: ["none", "one", "both"],
     verdict:
-      "From weights this small, only the one with batch norm. With initial scale 1.4 both learn, and if the batches then have 4 examples, the one without is ahead.",
+      "One: from weights this small only the network with batch norm learns. With initial scale 1.4 both do, and if the batches then have 4 examples, the other one is ahead.",
   },
   numbers,
   picture(state, { plain, normed, loss, right, diverged }, width) {
@@ -318,9 +318,9 @@ explorable("network", {
       }),
       heading(0, below + 18, `what enters each ${state.activation}, by layer, from \u22123 to 3`, small),
       heading(0, top - 12, "loss, by step", small),
-      [1, 0, -1, -2, -3, -4].map((power) => [
-        line(a, up(power), b, up(power), GRID),
-        text(a - 6, up(power) + 4, 10 ** power, { "text-anchor": "end", "font-size": 12 }),
+      [10, 1, 0.1, 0.01, 0.001, 0.0001].map((tick) => [
+        line(a, up(Math.log10(tick)), b, up(Math.log10(tick)), GRID),
+        text(a - 6, up(Math.log10(tick)) + 4, tick, { "text-anchor": "end", "font-size": 12 }),
       ]),
       line(a, up(Math.log10(GUESS)), b, up(Math.log10(GUESS)), MUTED, { "stroke-dasharray": "4 3" }),
       heading(b - 14, up(Math.log10(GUESS)) - 6, "guessing", { "text-anchor": "end", "font-size": 12 }),
