@@ -299,7 +299,11 @@ explorable("network", {
     const result = (name) =>
       diverged[name] > 0
         ? text(0, 0, `diverged, ${percent(right[name])} right`, { fill: WRONG, "font-weight": 600 })
-        : text(0, 0, `${percent(right[name])} right`);
+        : [
+            text(0, 0, `${percent(right[name])} right`),
+            right[name] < 1 &&
+              text(82, 0, `${100 - Math.round(100 * right[name])} % wrong`, { fill: WRONG }),
+          ];
     return picture(
       width,
       top + 154,
