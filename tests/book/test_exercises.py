@@ -55,6 +55,25 @@ def averaged(means, momentum, start=0.0):
     return start
 
 
+class Two:
+    """A layer with two modes, and the faults that it may have."""
+
+    def __init__(
+        self, channels, *, always=False, never=False, batch=False, memory=False
+    ):
+        self.mean, self.variance = np.zeros(channels), np.ones(channels)
+        self.always, self.never, self.batch, self.memory = always, never, batch, memory
+
+    def __call__(self, x, *, training):
+        mean, variance = x.mean(axis=0), x.var(axis=0)
+        if (training or self.always) and not self.never:
+            self.mean = 0.9 * self.mean + 0.1 * mean
+            self.variance = 0.9 * self.variance + 0.1 * variance
+        if self.memory or not (training or self.batch):
+            mean, variance = self.mean, self.variance
+        return (x - mean) / np.sqrt(variance + 1e-3)
+
+
 def in_use(network, x, y, size, **mode):
     """Accuracy in batches; right with the default mode."""
     mode = mode or {"training": False}
@@ -198,11 +217,11 @@ ANSWERS = [
     (on_population.choose, 0.9, "Forget more slowly"),
     (on_population.choose, 99, "less than 1"),
     # layer
-    (on_layer.alone, 3, "Correct. Beta"),
-    (on_layer.alone, [[3.0]], "Correct. Beta"),
-    (on_layer.alone, 17, "Normalise first"),
-    (on_layer.alone, 0, "scale and shift"),
-    (on_layer.alone, 5, "Work out the mean"),
+    (on_layer.repaired, lambda c: Two(c), "Correct"),
+    (on_layer.repaired, lambda c: Two(c, always=True), "The same question twice"),
+    (on_layer.repaired, lambda c: Two(c, never=True), "Does training still move"),
+    (on_layer.repaired, lambda c: Two(c, batch=True), "uses the batch now"),
+    (on_layer.repaired, lambda c: Two(c, memory=True), "In training it should use"),
     (on_layer.evaluate, in_use, "Correct. The same"),
     (on_layer.evaluate, lambda n, x, y, size: None, "returns nothing"),
     (

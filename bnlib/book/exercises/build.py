@@ -462,12 +462,15 @@ def _examine(maker, chapter):
     if maker is ...:
         print("Not yet. Put your class where the ... stands.")
         return
-    bench, lines, failed = _Bench(maker, chapter), [], 0
+    bench, lines, failed, before = _Bench(maker, chapter), [], 0, 0
     chosen = [check for check in CHECKS if check[0] <= chapter]
     for number, says, examine in chosen:
         try:
             examine(bench)
-            lines.append(f"  passes  ({number}) {says}")
+            if number < chapter:
+                before += 1
+            else:
+                lines.append(f"  passes  ({number}) {says}")
         except NotYet as reason:
             words = str(reason)
         except (
@@ -482,6 +485,8 @@ def _examine(maker, chapter):
         print(f"Not yet. {len(chosen) - failed} of {len(chosen)} checks pass.")
     else:
         print(f"Correct. All {len(chosen)} checks pass.")
+    if before:
+        print(f"  passes  {before} of the chapters before")
     print("\n".join(lines))
 
 
