@@ -1,5 +1,8 @@
 """Teach nbval the book's comparison: text exactly, numbers nearly, and no cell left unexecuted."""
 
+import functools
+
+import nbval.kernel
 from nbval.plugin import IPyNbCell
 
 from tools.tolerance import difference
@@ -31,6 +34,28 @@ class Cell(IPyNbCell):
         super().runtest()
         if self.cell.execution_count is None:  # nbval lets it pass
             self.raise_cell_error("stored without being run: `make notebooks` runs it")
+
+
+def again(start, tries=3):
+    """Let a kernel that dies before it has run anything start anew.
+
+    Its ports are chosen as free ones and bound a second or two later; with several workers another
+    program may have taken one by then.
+    """
+
+    @functools.wraps(start)
+    def start_again(*args, **kwargs):
+        for _ in range(tries - 1):
+            try:
+                return start(*args, **kwargs)
+            except RuntimeError:  # "Kernel died before replying to kernel_info"
+                continue
+        return start(*args, **kwargs)
+
+    return start_again
+
+
+nbval.kernel.start_new_kernel = again(nbval.kernel.start_new_kernel)
 
 
 def pytest_itemcollected(item):

@@ -1,9 +1,11 @@
 """The comparison of stored and computed outputs: numbers nearly, everything else exactly."""
 
 import doctest
+import runpy
 import string
 
 import pytest
+from facts import ROOT
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
@@ -166,3 +168,32 @@ def test_the_first_difference_is_shown_in_its_place():
     assert difference(stored, stored.replace("channel", "chancel")) == (
         "after 'The deviation of chan': stored 'nel ', computed 'cel '"
     )
+
+
+def start_after(failures):
+    """Make a start that fails so often, as nbval's does when a port is taken; count its calls."""
+    calls = []
+
+    def start(*args, **kwargs):
+        calls.append((args, kwargs))
+        if len(calls) <= failures:
+            raise RuntimeError("Kernel died before replying to kernel_info")
+        return "kernel"
+
+    return start, calls
+
+
+@pytest.mark.parametrize(("failures", "tries"), [(0, 1), (1, 2), (2, 3)])
+def test_a_kernel_that_died_at_its_start_starts_anew(failures, tries):
+    again = runpy.run_path(str(ROOT / "book/conftest.py"))["again"]
+    start, calls = start_after(failures)
+    assert again(start)("python", cwd="here") == "kernel"
+    assert calls == [(("python",), {"cwd": "here"})] * tries
+
+
+def test_a_kernel_that_dies_at_each_start_is_an_error():
+    again = runpy.run_path(str(ROOT / "book/conftest.py"))["again"]
+    start, calls = start_after(9)
+    with pytest.raises(RuntimeError, match="Kernel died"):
+        again(start)()
+    assert len(calls) == 3
