@@ -48,6 +48,26 @@ def first(x, gamma, beta, epsilon=1e-3):
     return np.moveaxis(gamma * x_hat + beta, -1, 1)
 
 
+def image_backward(grad_y, x, gamma, over=lambda x: x[..., 0].size):
+    axes = tuple(range(x.ndim - 1))
+    s = np.sqrt(x.var(axes) + 1e-3)
+    x_hat = (x - x.mean(axes)) / s
+    grad_gamma, grad_beta = (grad_y * x_hat).sum(axes), grad_y.sum(axes)
+    grad_x = gamma / s * (grad_y - (grad_beta + x_hat * grad_gamma) / over(x))
+    return grad_x, grad_gamma, grad_beta
+
+
+def in_groups(x, gamma, beta, groups, epsilon=1e-3, first=1, places=1, neighbours=1):
+    shape = (groups, -1) if neighbours else (-1, groups)
+    within = x.ndim if neighbours else x.ndim - 1
+    split = x.reshape(*x.shape[:-1], *shape)
+    axes = (*range(first, x.ndim - 1), within) if places else within
+    mean, variance = (f(axes, keepdims=True) for f in (split.mean, split.var))
+    return (
+        gamma * ((split - mean) / np.sqrt(variance + epsilon)).reshape(x.shape) + beta
+    )
+
+
 def averaged(means, momentum, start=0.0):
     """The plain exponential average."""
     for mean in means:
@@ -67,6 +87,7 @@ def mean_of_batches(network, x, y, size):
     return np.mean([in_use(network, x[p], y[p], size) for p in parts])
 
 
+SHARES = {"batch": 16 * 196, "instance": 196, "layer": 256 * 196, "group": 8 * 196}
 ANSWERS = [
     (on_moments.images, lambda x: moments(x)[:2], "Correct. 60 values"),
     (on_moments.images, lambda x: None, "returns nothing"),
@@ -150,30 +171,30 @@ ANSWERS = [
     (on_gradient.swallowed, [1, 0, 0, 0, 0], "0.283 reaches x"),
     (on_gradient.swallowed, [1, 2], "yours are 2"),
     # axes
-    (on_axes.count, 32 * 28 * 28, "Correct. 32 examples"),
-    (on_axes.count, 16, "how many means"),
-    (on_axes.count, 28 * 28, "one map"),
-    (on_axes.count, 32 * 16 * 28, "channels are second"),
-    (on_axes.count, 7, "Multiply"),
-    (on_axes.channels_first, first, "Correct. Dense"),
-    (on_axes.channels_first, lambda *a: None, "returns nothing"),
-    (on_axes.channels_first, lambda *a: first(*a, epsilon=0), "where is epsilon"),
-    (
-        on_axes.channels_first,
-        lambda x, g, b: g * (x - x.mean(0)) / np.sqrt(x.var(0) + 1e-3) + b,
-        "For shape (7, 3, 5) your code raised ValueError",
-    ),
-    (
-        on_axes.channels_first,
-        lambda x, g, b: first(x, g, b) if x.ndim < 5 else x,
-        "fails for shape (7, 3, 5, 2, 4)",
-    ),
-    (on_axes.instance, (0, -1), "Correct. One mean"),
-    (on_axes.instance, [3, 0], "Correct. One mean"),
-    (on_axes.instance, -1, "batch norm"),
-    (on_axes.instance, 0, "channels of an example"),
-    (on_axes.instance, (1, 2), "averages over axes (0, 3)"),
-    (on_axes.instance, (1, 9), "raised ValueError"),
+    (on_axes.shares, SHARES, "Correct. With half the batch"),
+    (on_axes.shares, 3136, "a dict with the names"),
+    (on_axes.shares, SHARES | {"layer": ...}, "where each ... stands"),
+    (on_axes.shares, SHARES | {"batch": 256}, "batch: that is how many means"),
+    (on_axes.shares, SHARES | {"batch": 16 * 256 * 14}, "channels are second"),
+    (on_axes.shares, SHARES | {"instance": 16 * 196}, "all examples"),
+    (on_axes.shares, SHARES | {"layer": 256}, "one location"),
+    (on_axes.shares, SHARES | {"group": 32 * 196}, "how many channels has each"),
+    (on_axes.shares, SHARES | {"group": 7}, "group: Multiply"),
+    (on_axes.backward, image_backward, "Correct. Dense"),
+    (on_axes.backward, lambda *a: None, "Return 3 arrays"),
+    (on_axes.backward, lambda *a: image_backward(*a, over=len), "in channel 0 it sums"),
+    (on_axes.backward, lambda *a: image_backward(*a, over=len), "Right for (7, 3) and"),
+    (on_axes.backward, lambda *a: image_backward(*a)[::-1], "grad_x should have shape"),
+    (on_axes.backward, lambda g, x, k: image_backward(g, x, 2 * k), "grad_x is off."),
+    (on_axes.backward, lambda g, x, k: 1 / 0, "raised ZeroDivisionError"),
+    (on_axes.group, in_groups, "Correct. Four ranks"),
+    (on_axes.group, lambda *a: None, "returns nothing"),
+    (on_axes.group, lambda *a: in_groups(*a, epsilon=0), "where is epsilon"),
+    (on_axes.group, lambda *a: in_groups(*a, first=0), "belongs to one example"),
+    (on_axes.group, lambda x, g, b, n: in_groups(x, 1, 0, n), "are not used"),
+    (on_axes.group, lambda *a: in_groups(*a, places=False), "over all places too"),
+    (on_axes.group, lambda *a: in_groups(*a, neighbours=False), "every so-many-th"),
+    (on_axes.group, lambda x, g, b, n: x, "fails for shape (5, 6) with groups=2"),
     # population
     (on_population.steps, lambda m, s: int(np.log(s) / np.log(m)) + 1, "Correct. 459"),
     (on_population.steps, lambda m, s: None, "returns nothing"),
