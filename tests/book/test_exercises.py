@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from bnlib import batch_norm, fold, merge_moments, moments
+from bnlib import batch_norm, fold, merge_moments
 from bnlib.book.exercises import axes as on_axes
 from bnlib.book.exercises import conventions as on_conventions
 from bnlib.book.exercises import gradient as on_gradient

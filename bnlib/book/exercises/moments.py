@@ -74,7 +74,9 @@ def masked(answer):
                 f"{expected.mean[0]:.4g}. Divide by the rows that count."
             )
         if close(variance * (mask.sum() - 1), expected.variance * mask.sum()):
-            raise NotYet(f"{name}: the variance should divide by all of the rows that count.")
+            raise NotYet(
+                f"{name}: the variance should divide by all of the rows that count."
+            )
         if not close(variance, expected.variance):
             raise NotYet(
                 f"{name}: the variance is {variance[0]:.4g} in channel 0, where the mean is "
