@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from bnlib import batch_norm, fold, merge_moments, moments
+from bnlib import batch_norm, fold, merge_moments
 from bnlib.book.exercises import axes as on_axes
 from bnlib.book.exercises import conventions as on_conventions
 from bnlib.book.exercises import gradient as on_gradient
@@ -17,8 +17,14 @@ from bnlib.book.exercises import replicas as on_replicas
 from bnlib.book.exercises import tf_ops as on_tf_ops
 from bnlib.book.exercises import transform as on_transform
 
-OVER_IMAGE = (0, 1, 2)
-ONE_PASS = lambda x: (x * x).mean(axis=0) - x.mean(axis=0) ** 2  # noqa: E731
+
+def hidden(x, mask, faulty=False):
+    """The moments of the rows where mask is True; the fault counts the others as 0."""
+    kept = np.where(mask[:, None], x, 0)
+    mean = kept.sum(axis=0) / mask.sum()
+    away = kept - mean
+    away = away if faulty else np.where(mask[:, None], away, 0)
+    return mean, (away**2).sum(axis=0) / mask.sum()
 
 
 def averaged_variances(mean_a, variance_a, n_a, mean_b, variance_b, n_b):
@@ -122,38 +128,43 @@ def _fourth_root(factor):
 
 SHARES = {"batch": 16 * 196, "instance": 196, "layer": 256 * 196, "group": 8 * 196}
 ANSWERS = [
-    (on_moments.images, lambda x: moments(x)[:2], "Correct. 60 values"),
-    (on_moments.images, lambda x: None, "returns nothing"),
-    (on_moments.images, lambda x: x.mean(), "Return 2 arrays"),
+    (on_moments.batch_size, 400, "Correct. 10 divided"),
+    (on_moments.batch_size, 1600, "starts from the mean"),
+    (on_moments.batch_size, 200, "used the variance"),
+    (on_moments.batch_size, 20, "off by 2.24"),
+    (on_moments.batch_size, 0, "1 or more"),
+    (on_moments.batch_size, ..., "where the ... stands"),
+    (on_moments.masked, lambda x, m: hidden(x, m), "Correct. The hidden rows"),
+    (on_moments.masked, lambda x, m: (x[m].mean(0), x[m].var(0)), "Correct."),
+    (on_moments.masked, lambda x, m: None, "returns nothing"),
+    (on_moments.masked, lambda x, m: hidden(x, m, True), "What do the hidden rows"),
     (
-        on_moments.images,
-        lambda x: (x.mean(0), x.var(0)),
-        r"shape (2,); yours has (4, 3, 2)",
+        on_moments.masked,
+        lambda x, m: (hidden(x, m)[0] * m.mean(), x.var(0)),
+        "Two of six rows hidden: the mean",
     ),
+    (on_moments.masked, lambda x, m: (x.mean(0), x.var(0, ddof=1)), "divide by all of"),
     (
-        on_moments.images,
-        lambda x: (x.mean(OVER_IMAGE) + 1, x.var(OVER_IMAGE)),
-        "mean is off",
+        on_moments.masked,
+        lambda x, m: (m @ x / m.sum(), m @ (x - m @ x / m.sum()) ** 2 / m.sum()),
+        "NaN in the hidden rows",
     ),
+    (on_moments.effective, lambda n, r: n / (1 + (n - 1) * r), "Correct. For many"),
+    (on_moments.effective, lambda n, r: None, "returns nothing"),
+    (on_moments.effective, lambda n, r: n / (1 + n * r), "no pair"),
     (
-        on_moments.images,
-        lambda x: (x.mean(OVER_IMAGE), x.std(OVER_IMAGE)),
-        "leave out the root",
+        on_moments.effective,
+        lambda n, r: n / (1 + (n - 1) * r / 2),
+        "is in the sum twice",
     ),
-    (
-        on_moments.images,
-        lambda x: (x.mean(OVER_IMAGE), x.var(OVER_IMAGE, ddof=1)),
-        "m - 1",
-    ),
-    (
-        on_moments.images,
-        lambda x: (x.mean(OVER_IMAGE), x.mean(OVER_IMAGE)),
-        "variance is not",
-    ),
-    (on_moments.images, lambda x: x.no_such_thing, "raised AttributeError"),
-    (on_moments.stable, lambda x: moments(x).variance, "Correct. Right up to"),
-    (on_moments.stable, ONE_PASS, "still rounded"),
-    (on_moments.stable, lambda x: x.var(axis=0), "still rounded"),
+    (on_moments.effective, lambda n, r: n / (1 + n * (n - 1) * r), "n squared"),
+    (on_moments.effective, lambda n, r: 1 / (1 + (n - 1) * r), "share that is left"),
+    (on_moments.effective, lambda n, r: (1 + (n - 1) * r) / n, "Turn it over"),
+    (on_moments.effective, lambda n, r: float(n), "as if rho were 0"),
+    (on_moments.effective, lambda n, r: n * (1 - r), "must stay finite"),
+    (on_moments.effective, lambda n, r: 1 / r, "very many"),
+    (on_moments.effective, lambda n, r: 2.0, "worth their number"),
+    (on_moments.effective, lambda n, r: n if not r else 2.0, "equal places are worth"),
     (on_moments.pool, lambda *parts: _pooled(*parts), "Correct. The same"),
     (on_moments.pool, averaged_variances, "distance between the means"),
     (
