@@ -40,6 +40,24 @@ def spoilt(change):
     return lambda *a: change(*backward(*a), a[2])
 
 
+def gamma_forgotten(grad_y, x, gamma, epsilon):
+    """The closed form with gamma inside, but for the term of the variance."""
+    s = np.sqrt(x.var(0) + epsilon)
+    x_hat = (x - x.mean(0)) / s
+    grad_gamma, g = (grad_y * x_hat).sum(0), grad_y * gamma
+    grad_x = (g - g.mean(0) - x_hat * grad_gamma / len(x)) / s
+    return grad_x, grad_gamma, grad_y.sum(0)
+
+
+def rms(grad_y, x, epsilon, along=1, level=0, root=1, of_x=False):
+    """The gradient of RMS norm, with factors on its parts."""
+    r = np.sqrt((x**2).mean(1, keepdims=True) + epsilon)
+    y = x if of_x else x / r
+    shift = level * grad_y.mean(1, keepdims=True)
+    stretch = along * y * (grad_y * y).mean(1, keepdims=True)
+    return (grad_y - shift - stretch) / r**root
+
+
 def first(x, gamma, beta, epsilon=1e-3):
     """Batch norm of `(N, C, ...)`: move the channels to the end and back."""
     x = np.moveaxis(x, 1, -1)
@@ -123,28 +141,29 @@ ANSWERS = [
     (on_transform.dead_parameters, 7, "Which of"),
     (on_transform.dead_parameters, ..., "where the ... stands"),
     # gradient
-    (on_gradient.mean_only, lambda g: g - g.mean(0), "Correct. What all"),
-    (on_gradient.mean_only, lambda g: None, "returns nothing"),
-    (on_gradient.mean_only, lambda g: g, "direct path alone"),
-    (on_gradient.mean_only, lambda g: g - g.sum(0), "does each x get"),
-    (on_gradient.mean_only, lambda g: g - g.mean(), "over the channels"),
-    (on_gradient.mean_only, lambda g: 0 * g, "Then add"),
-    (on_gradient.backward, backward, "Correct. Three gradients"),
-    (on_gradient.backward, lambda *a: None, "returns nothing"),
-    (on_gradient.backward, lambda *a: a[0], "Return 3 arrays"),
-    (on_gradient.backward, lambda *a: backward(*a, 0, 0), "direct path alone"),
-    (on_gradient.backward, lambda *a: backward(*a, 0), "the mean is missing"),
-    (on_gradient.backward, lambda *a: backward(*a, 1, 0), "the variance is missing"),
-    (on_gradient.backward, lambda *a: backward(*a, root=0), "divided by the root"),
-    (on_gradient.backward, spoilt(lambda x, g, b, k: (x / k, g, b)), "lacks gamma"),
-    (on_gradient.backward, spoilt(lambda x, g, b, k: (-x, g, b)), "grad_x is not"),
-    (on_gradient.backward, spoilt(lambda x, g, b, k: (x, b, g)), "swapped"),
-    (
-        on_gradient.backward,
-        spoilt(lambda x, g, b, k: (x, g, b / 7)),
-        "grad_beta is off",
-    ),
-    (on_gradient.backward, spoilt(lambda x, g, b, k: (x, k, b)), "grad_gamma is off"),
+    (on_gradient.repaired, backward, "Correct. Gamma stands"),
+    (on_gradient.repaired, lambda *a: None, "returns nothing"),
+    (on_gradient.repaired, lambda *a: a[0], "Return 3 arrays"),
+    (on_gradient.repaired, gamma_forgotten, "for gamma = 1. Compare"),
+    (on_gradient.repaired, lambda *a: backward(*a, 1, 0), "where it was right"),
+    (on_gradient.repaired, lambda *a: backward(*a, 0, 1), "all ones"),
+    (on_gradient.repaired, spoilt(lambda x, g, b, k: (x, b, g)), "grad_gamma was"),
+    (on_gradient.repaired, spoilt(lambda x, g, b, k: (x, g, 2 * b)), "grad_beta was"),
+    (on_gradient.repaired, spoilt(lambda x, g, b, k: (x, x, b)), "grad_gamma should"),
+    (on_gradient.rms, rms, "Correct. One sum less"),
+    (on_gradient.rms, lambda *a: None, "returns nothing"),
+    (on_gradient.rms, lambda *a: rms(*a, along=0), "direct path alone"),
+    (on_gradient.rms, lambda *a: rms(*a, level=1), "That is batch norm's"),
+    (on_gradient.rms, lambda *a: rms(*a, along=5), "not the sum"),
+    (on_gradient.rms, lambda *a: rms(*a, along=0.2), "twice"),
+    (on_gradient.rms, lambda *a: rms(*a, along=-1), "which sign"),
+    (on_gradient.rms, lambda *a: rms(*a, along=2), "a 2 below the line"),
+    (on_gradient.rms, lambda *a: rms(*a, along=0.5), "the square brings a 2"),
+    (on_gradient.rms, lambda *a: rms(*a, root=0), "division by r is missing"),
+    (on_gradient.rms, lambda g, x, e: rms(g.T, x.T, e).T, "here over features"),
+    (on_gradient.rms, lambda g, x, e: rms(g.T, x.T, 0).T, "here over features"),
+    (on_gradient.rms, lambda *a: rms(*a, of_x=True), "has y where yours has x"),
+    (on_gradient.rms, lambda g, x, e: 0 * g, "Two paths"),
     (on_gradient.swallowed, [0, 2, 4, 6, 8], "Correct. A shift plus"),
     (on_gradient.swallowed, [1, 1, 1, 1, 1], "the text had them"),
     (on_gradient.swallowed, [1, 0, 0, 0, 0], "0.283 reaches x"),
