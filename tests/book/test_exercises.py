@@ -1,9 +1,11 @@
 """Each checker accepts a right answer, and tells each likely wrong one apart."""
 
+import copy
+
 import numpy as np
 import pytest
 
-from bnlib import batch_norm, fold, merge_moments, moments
+from bnlib import BatchNorm, batch_norm, fold, merge_moments, moments
 from bnlib.book.exercises import axes as on_axes
 from bnlib.book.exercises import conventions as on_conventions
 from bnlib.book.exercises import gradient as on_gradient
@@ -16,6 +18,7 @@ from bnlib.book.exercises import population as on_population
 from bnlib.book.exercises import replicas as on_replicas
 from bnlib.book.exercises import tf_ops as on_tf_ops
 from bnlib.book.exercises import transform as on_transform
+from bnlib.book.network import Network
 
 OVER_IMAGE = (0, 1, 2)
 ONE_PASS = lambda x: (x * x).mean(axis=0) - x.mean(axis=0) ** 2  # noqa: E731
@@ -56,6 +59,33 @@ def rms(grad_y, x, epsilon, along=1, level=0, root=1, of_x=False):
     shift = level * grad_y.mean(1, keepdims=True)
     stretch = along * y * (grad_y * y).mean(1, keepdims=True)
     return (grad_y - shift - stretch) / r**root
+
+
+def folded_network(network, back):
+    """Fold each batch norm into a layer up to so many places back."""
+    layers = []
+    for layer in network.layers:
+        places = range(len(layers) - 1, max(len(layers) - 1 - back, -1), -1)
+        places = [k for k in places if "kernel" in layers[k].parameters]
+        if isinstance(layer, BatchNorm) and places:
+            linear = layers[places[0]] = copy.copy(layers[places[0]])
+            known = *layer.population.value()[:2], layer.gamma, layer.beta
+            kernel, bias = fold(*linear.parameters.values(), *known)
+            linear.parameters = {"kernel": kernel, "bias": bias}
+        else:
+            layers.append(layer)
+    return Network(layers)
+
+
+def folded_in_place(network):
+    """Fold rightly, and change the network that was given."""
+    answer = folded_network(network, 1)
+    network.layers[0].parameters["kernel"] *= 2
+    return answer
+
+
+def without_norms(network):
+    return Network([each for each in network.layers if not isinstance(each, BatchNorm)])
 
 
 def first(x, gamma, beta, epsilon=1e-3):
@@ -281,34 +311,20 @@ ANSWERS = [
     (on_network.dead, lambda y: (y == 0).all(axis=0), "Return one number"),
     (on_network.dead, lambda y: 2 if np.isfinite(y).all() else 0, "until one unit"),
     # parameters
-    (on_parameters.channels, 128, "Correct. A moving mean"),
-    (on_parameters.channels, 256, "more than one number"),
-    (on_parameters.channels, 64, "not all of its parameters"),
-    (on_parameters.channels, 512, "four vectors"),
-    (on_parameters.fold, lambda *a: fold(*a[:-1], epsilon=a[-1]), "Correct. With"),
-    (on_parameters.fold, lambda *a: None, "return two arrays"),
-    (on_parameters.fold, lambda *a: fold(*a[:-1], epsilon=0), "where is epsilon"),
-    (
-        on_parameters.fold,
-        lambda k, b, m, v, g, beta, e: (k * g / (v + e), b),
-        "divides by the root",
-    ),
-    (on_parameters.fold, lambda k, b, *rest: (k, b), "kernel is off"),
-    (
-        on_parameters.fold,
-        lambda *a: fold(a[0], None, *a[2:-1], epsilon=a[-1]),
-        "scales it like the rest",
-    ),
-    (
-        on_parameters.fold,
-        lambda *a: _fold_then_add(*a),
-        "goes through batch norm too",
-    ),
-    (
-        on_parameters.fold,
-        lambda *a: (fold(*a[:-1], epsilon=a[-1])[0], a[1]),
-        "what becomes of x = 0",
-    ),
+    (on_parameters.before_and_after, (74_240, 73_856), "Correct. Four vectors"),
+    (on_parameters.before_and_after, (73_984, 73_856), "keeps more than what"),
+    (on_parameters.before_and_after, (74_368, 73_856), "has no bias"),
+    (on_parameters.before_and_after, (73_728, 73_728), "add four vectors"),
+    (on_parameters.before_and_after, (74_240, 73_728), "go somewhere"),
+    (on_parameters.before_and_after, (74_240, 74_240), "left as it was"),
+    (on_parameters.before_and_after, (74_240, 7), "what else"),
+    (on_parameters.before_and_after, ..., "where the ... stands"),
+    (on_parameters.walk, lambda n: folded_network(n, 1), "Correct. It looks"),
+    (on_parameters.walk, lambda n: folded_network(n, 9), "ReLU, batch norm: the outp"),
+    (on_parameters.walk, lambda n: n, "batch norm, ReLU: right, but something"),
+    (on_parameters.walk, lambda n: n.layers, "return a Network"),
+    (on_parameters.walk, lambda n: without_norms(n), "batch norm, ReLU: the outputs"),
+    (on_parameters.walk, lambda n: folded_in_place(n), "given has changed"),
     (
         on_parameters.forward,
         lambda m, s, k, b: (m[:, None] * k, b + s @ k),
@@ -446,11 +462,6 @@ def _divided(sum_mean, sum_variance, factor):
 
 def _scaled(train, test, by):
     return [(x - by.mean(axis=0)) / by.std(axis=0) for x in (train, test)]
-
-
-def _fold_then_add(kernel, bias, *batch_norm, epsilon=0.1):
-    kernel, shift = fold(kernel, None, *batch_norm[:-1], epsilon=epsilon)
-    return kernel, shift + bias
 
 
 @pytest.mark.parametrize(("check", "answer", "feedback"), ANSWERS)
