@@ -13,6 +13,8 @@ with needed("bnlib.book.network", "notebook"):
 
 
 from bnlib.layer import BatchNorm
+from bnlib.moments import moments
+from bnlib.population import Pooled
 
 __all__ = [
     "Activation",
@@ -22,6 +24,7 @@ __all__ = [
     "Network",
     "accuracy",
     "convolutional",
+    "recalibrate",
     "softmax_cross_entropy",
     "squared_error",
     "train",
@@ -145,7 +148,12 @@ class Conv2D:
 
 
 class GlobalAverage:
-    """The mean of each feature map: `(N, H, W, C)` to `(N, C)`."""
+    """The mean of each feature map: `(N, H, W, C)` to `(N, C)`.
+
+    Attributes:
+        parameters: an empty dict.
+        gradients: an empty dict.
+    """
 
     def __init__(self):
         self.parameters, self.gradients = {}, {}
@@ -301,6 +309,43 @@ def accuracy(network, x, y, *, training=False, **options):
         A number from 0 to 1.
     """
     return np.mean(network(x, training=training, **options).argmax(axis=1) == y)
+
+
+def recalibrate(network, batches):
+    """Give each batch norm layer the exact statistics of its input, layer by layer.
+
+    What goes on to the next layer has been normalised as it will be in inference, so the batches
+    may be of any size and cut anywhere. No weight changes, and the layers keep their estimators,
+    which go on from here if training does.
+
+    Args:
+        network: the `Network`, changed in place. Its batch norm layers are those of `bnlib`, or
+            have `moving_mean` and `moving_variance`, and channels last.
+        batches: arrays of inputs, `(N, ...)`; they are all kept in memory.
+
+    Raises:
+        ValueError: when there is no batch.
+    """
+    hidden = list(batches)
+    if not hidden:
+        raise ValueError("batches must hold at least one array of inputs; got none.")
+    for layer in network.layers:
+        if isinstance(layer, BatchNorm):
+            population, axis = layer.population, layer.axis
+            exact = _pooled(hidden, axis)
+            population.mean, population.variance, population.count = exact
+        elif hasattr(layer, "moving_mean"):
+            layer.moving_mean, layer.moving_variance, _ = _pooled(hidden, -1)
+        hidden = [layer(h, training=False) for h in hidden]
+
+
+def _pooled(batches, axis):
+    """Return the moments of all values together."""
+    parts = [moments(batch, axis=axis) for batch in batches]
+    whole = Pooled(parts[0].mean.shape)
+    for part in parts:
+        whole.update(part)
+    return whole.value()
 
 
 def softmax_cross_entropy(logits, labels):

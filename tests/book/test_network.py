@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from bnlib import BatchNorm
+from bnlib import BatchNorm, DebiasedExponential, Exponential, Pooled
 from bnlib.book.data import digits
 from bnlib.book.network import (
     ACTIVATIONS,
@@ -13,6 +13,7 @@ from bnlib.book.network import (
     Network,
     accuracy,
     convolutional,
+    recalibrate,
     softmax_cross_entropy,
     squared_error,
     train,
@@ -219,3 +220,71 @@ def test_the_weights_do_not_depend_on_the_norm():
         for network in (with_norm, without)
     ]
     assert all(np.array_equal(a, b) for a, b in zip(*kernels, strict=True))
+
+
+class Memory:
+    """A batch norm layer as readers write it, as far as `recalibrate` asks."""
+
+    def __init__(self, channels):
+        self.moving_mean, self.moving_variance = np.zeros(channels), np.ones(channels)
+
+    def __call__(self, x, *, training):
+        assert not training
+        return (x - self.moving_mean) / np.sqrt(self.moving_variance + 1e-3)
+
+
+@pytest.mark.parametrize(
+    "norm",
+    [
+        BatchNorm,
+        lambda c: BatchNorm(c, population=Pooled(c)),
+        lambda c: BatchNorm(c, population=DebiasedExponential(c, 0.9)),
+        Memory,
+    ],
+    ids=["exponential", "pooled", "debiased", "a reader's"],
+)
+def test_recalibration_is_exact_in_every_layer_for_any_batches(norm):
+    rng = np.random.default_rng(6)
+    x, network = rng.normal(1, 2, (23, 8, 8, 1)), convolutional(7, norm)
+    for cuts in ([], [1, 3, 10], range(1, 23)):
+        recalibrate(network, np.split(x, cuts))
+        h = x
+        for layer in network.layers:
+            if isinstance(layer, BatchNorm):
+                mean, variance, count = layer.population.value()
+                assert count == h[..., 0].size
+            elif isinstance(layer, Memory):
+                mean, variance = layer.moving_mean, layer.moving_variance
+            if isinstance(layer, (BatchNorm, Memory)):
+                np.testing.assert_allclose(mean, h.mean((0, 1, 2)), atol=1e-12)
+                np.testing.assert_allclose(variance, h.var((0, 1, 2)), rtol=1e-12)
+            h = layer(h, training=False)
+
+
+def test_recalibration_leaves_weights_and_estimators():
+    rng, network = np.random.default_rng(8), small("tanh", norm=True)
+    kept = [
+        (array, array.copy())
+        for layer in network.layers
+        for array in layer.parameters.values()
+    ]
+    recalibrate(network, [rng.normal(3, 2, (9, 5))])
+    assert all(np.array_equal(now, before) for now, before in kept)
+    population = network.norms[0].population
+    assert type(population) is Exponential
+    before, x = population.value(), rng.normal(3, 2, (9, 5))
+    seen = network.layers[0](x, training=True).mean(axis=0)
+    network(x, training=True)
+    np.testing.assert_allclose(population.mean, 0.99 * before.mean + 0.01 * seen)
+
+
+def test_recalibration_takes_channels_first():
+    rng = np.random.default_rng(9)
+    x, layer = rng.normal(1, 2, (5, 3, 7)), BatchNorm(3, axis=1)
+    recalibrate(Network([layer]), np.split(x, [2]))
+    np.testing.assert_allclose(layer.population.variance, x.var((0, 2)))
+
+
+def test_recalibration_needs_a_batch():
+    with pytest.raises(ValueError, match="at least one"):
+        recalibrate(small("tanh", norm=True), [])
