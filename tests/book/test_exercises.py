@@ -1,9 +1,11 @@
 """Each checker accepts a right answer, and tells each likely wrong one apart."""
 
+import copy
+
 import numpy as np
 import pytest
 
-from bnlib import batch_norm, fold, merge_moments
+from bnlib import BatchNorm, batch_norm, fold, merge_moments
 from bnlib.book.exercises import axes as on_axes
 from bnlib.book.exercises import conventions as on_conventions
 from bnlib.book.exercises import gradient as on_gradient
@@ -16,6 +18,7 @@ from bnlib.book.exercises import population as on_population
 from bnlib.book.exercises import replicas as on_replicas
 from bnlib.book.exercises import tf_ops as on_tf_ops
 from bnlib.book.exercises import transform as on_transform
+from bnlib.book.network import Network
 
 
 def hidden(x, mask, faulty=False):
@@ -44,6 +47,51 @@ def backward(grad_y, x, gamma, epsilon, mean=1, variance=1, root=1):
 def spoilt(change):
     """Answer rightly, then change the three gradients."""
     return lambda *a: change(*backward(*a), a[2])
+
+
+def gamma_forgotten(grad_y, x, gamma, epsilon):
+    """The closed form with gamma inside, but for the term of the variance."""
+    s = np.sqrt(x.var(0) + epsilon)
+    x_hat = (x - x.mean(0)) / s
+    grad_gamma, g = (grad_y * x_hat).sum(0), grad_y * gamma
+    grad_x = (g - g.mean(0) - x_hat * grad_gamma / len(x)) / s
+    return grad_x, grad_gamma, grad_y.sum(0)
+
+
+def rms(grad_y, x, epsilon, along=1, level=0, root=1, of_x=False):
+    """The gradient of RMS norm, with factors on its parts."""
+    r = np.sqrt((x**2).mean(1, keepdims=True) + epsilon)
+    y = x if of_x else x / r
+    shift = level * grad_y.mean(1, keepdims=True)
+    stretch = along * y * (grad_y * y).mean(1, keepdims=True)
+    return (grad_y - shift - stretch) / r**root
+
+
+def folded_network(network, back):
+    """Fold each batch norm into a layer up to so many places back."""
+    layers = []
+    for layer in network.layers:
+        places = range(len(layers) - 1, max(len(layers) - 1 - back, -1), -1)
+        places = [k for k in places if "kernel" in layers[k].parameters]
+        if isinstance(layer, BatchNorm) and places:
+            linear = layers[places[0]] = copy.copy(layers[places[0]])
+            known = *layer.population.value()[:2], layer.gamma, layer.beta
+            kernel, bias = fold(*linear.parameters.values(), *known)
+            linear.parameters = {"kernel": kernel, "bias": bias}
+        else:
+            layers.append(layer)
+    return Network(layers)
+
+
+def folded_in_place(network):
+    """Fold rightly, and change the network that was given."""
+    answer = folded_network(network, 1)
+    network.layers[0].parameters["kernel"] *= 2
+    return answer
+
+
+def without_norms(network):
+    return Network([each for each in network.layers if not isinstance(each, BatchNorm)])
 
 
 def first(x, gamma, beta, epsilon=1e-3):
@@ -205,28 +253,29 @@ ANSWERS = [
     ),
     (on_transform.norm_after, lambda r, *a: r, "20000 steps lead to 7.75, and yours"),
     # gradient
-    (on_gradient.mean_only, lambda g: g - g.mean(0), "Correct. What all"),
-    (on_gradient.mean_only, lambda g: None, "returns nothing"),
-    (on_gradient.mean_only, lambda g: g, "direct path alone"),
-    (on_gradient.mean_only, lambda g: g - g.sum(0), "does each x get"),
-    (on_gradient.mean_only, lambda g: g - g.mean(), "over the channels"),
-    (on_gradient.mean_only, lambda g: 0 * g, "Then add"),
-    (on_gradient.backward, backward, "Correct. Three gradients"),
-    (on_gradient.backward, lambda *a: None, "returns nothing"),
-    (on_gradient.backward, lambda *a: a[0], "Return 3 arrays"),
-    (on_gradient.backward, lambda *a: backward(*a, 0, 0), "direct path alone"),
-    (on_gradient.backward, lambda *a: backward(*a, 0), "the mean is missing"),
-    (on_gradient.backward, lambda *a: backward(*a, 1, 0), "the variance is missing"),
-    (on_gradient.backward, lambda *a: backward(*a, root=0), "divided by the root"),
-    (on_gradient.backward, spoilt(lambda x, g, b, k: (x / k, g, b)), "lacks gamma"),
-    (on_gradient.backward, spoilt(lambda x, g, b, k: (-x, g, b)), "grad_x is not"),
-    (on_gradient.backward, spoilt(lambda x, g, b, k: (x, b, g)), "swapped"),
-    (
-        on_gradient.backward,
-        spoilt(lambda x, g, b, k: (x, g, b / 7)),
-        "grad_beta is off",
-    ),
-    (on_gradient.backward, spoilt(lambda x, g, b, k: (x, k, b)), "grad_gamma is off"),
+    (on_gradient.repaired, backward, "Correct. Gamma stands"),
+    (on_gradient.repaired, lambda *a: None, "returns nothing"),
+    (on_gradient.repaired, lambda *a: a[0], "Return 3 arrays"),
+    (on_gradient.repaired, gamma_forgotten, "for gamma = 1. Compare"),
+    (on_gradient.repaired, lambda *a: backward(*a, 1, 0), "where it was right"),
+    (on_gradient.repaired, lambda *a: backward(*a, 0, 1), "all ones"),
+    (on_gradient.repaired, spoilt(lambda x, g, b, k: (x, b, g)), "grad_gamma was"),
+    (on_gradient.repaired, spoilt(lambda x, g, b, k: (x, g, 2 * b)), "grad_beta was"),
+    (on_gradient.repaired, spoilt(lambda x, g, b, k: (x, x, b)), "grad_gamma should"),
+    (on_gradient.rms, rms, "Correct. One sum less"),
+    (on_gradient.rms, lambda *a: None, "returns nothing"),
+    (on_gradient.rms, lambda *a: rms(*a, along=0), "direct path alone"),
+    (on_gradient.rms, lambda *a: rms(*a, level=1), "That is batch norm's"),
+    (on_gradient.rms, lambda *a: rms(*a, along=5), "not the sum"),
+    (on_gradient.rms, lambda *a: rms(*a, along=0.2), "twice"),
+    (on_gradient.rms, lambda *a: rms(*a, along=-1), "which sign"),
+    (on_gradient.rms, lambda *a: rms(*a, along=2), "a 2 below the line"),
+    (on_gradient.rms, lambda *a: rms(*a, along=0.5), "the square brings a 2"),
+    (on_gradient.rms, lambda *a: rms(*a, root=0), "division by r is missing"),
+    (on_gradient.rms, lambda g, x, e: rms(g.T, x.T, e).T, "here over features"),
+    (on_gradient.rms, lambda g, x, e: rms(g.T, x.T, 0).T, "here over features"),
+    (on_gradient.rms, lambda *a: rms(*a, of_x=True), "has y where yours has x"),
+    (on_gradient.rms, lambda g, x, e: 0 * g, "Two paths"),
     (on_gradient.swallowed, [0, 2, 4, 6, 8], "Correct. A shift plus"),
     (on_gradient.swallowed, [1, 1, 1, 1, 1], "the text had them"),
     (on_gradient.swallowed, [1, 0, 0, 0, 0], "0.283 reaches x"),
@@ -355,34 +404,20 @@ ANSWERS = [
     (on_network.dead, lambda y: (y == 0).all(axis=0), "Return one number"),
     (on_network.dead, lambda y: 2 if np.isfinite(y).all() else 0, "until one unit"),
     # parameters
-    (on_parameters.channels, 128, "Correct. A moving mean"),
-    (on_parameters.channels, 256, "more than one number"),
-    (on_parameters.channels, 64, "not all of its parameters"),
-    (on_parameters.channels, 512, "four vectors"),
-    (on_parameters.fold, lambda *a: fold(*a[:-1], epsilon=a[-1]), "Correct. With"),
-    (on_parameters.fold, lambda *a: None, "return two arrays"),
-    (on_parameters.fold, lambda *a: fold(*a[:-1], epsilon=0), "where is epsilon"),
-    (
-        on_parameters.fold,
-        lambda k, b, m, v, g, beta, e: (k * g / (v + e), b),
-        "divides by the root",
-    ),
-    (on_parameters.fold, lambda k, b, *rest: (k, b), "kernel is off"),
-    (
-        on_parameters.fold,
-        lambda *a: fold(a[0], None, *a[2:-1], epsilon=a[-1]),
-        "scales it like the rest",
-    ),
-    (
-        on_parameters.fold,
-        lambda *a: _fold_then_add(*a),
-        "goes through batch norm too",
-    ),
-    (
-        on_parameters.fold,
-        lambda *a: (fold(*a[:-1], epsilon=a[-1])[0], a[1]),
-        "what becomes of x = 0",
-    ),
+    (on_parameters.before_and_after, (74_240, 73_856), "Correct. Four vectors"),
+    (on_parameters.before_and_after, (73_984, 73_856), "keeps more than what"),
+    (on_parameters.before_and_after, (74_368, 73_856), "has no bias"),
+    (on_parameters.before_and_after, (73_728, 73_728), "add four vectors"),
+    (on_parameters.before_and_after, (74_240, 73_728), "go somewhere"),
+    (on_parameters.before_and_after, (74_240, 74_240), "left as it was"),
+    (on_parameters.before_and_after, (74_240, 7), "what else"),
+    (on_parameters.before_and_after, ..., "where the ... stands"),
+    (on_parameters.walk, lambda n: folded_network(n, 1), "Correct. It looks"),
+    (on_parameters.walk, lambda n: folded_network(n, 9), "ReLU, batch norm: the outp"),
+    (on_parameters.walk, lambda n: n, "batch norm, ReLU: right, but something"),
+    (on_parameters.walk, lambda n: n.layers, "return a Network"),
+    (on_parameters.walk, lambda n: without_norms(n), "batch norm, ReLU: the outputs"),
+    (on_parameters.walk, lambda n: folded_in_place(n), "given has changed"),
     (
         on_parameters.forward,
         lambda m, s, k, b: (m[:, None] * k, b + s @ k),
@@ -520,11 +555,6 @@ def _divided(sum_mean, sum_variance, factor):
 
 def _scaled(train, test, by):
     return [(x - by.mean(axis=0)) / by.std(axis=0) for x in (train, test)]
-
-
-def _fold_then_add(kernel, bias, *batch_norm, epsilon=0.1):
-    kernel, shift = fold(kernel, None, *batch_norm[:-1], epsilon=epsilon)
-    return kernel, shift + bias
 
 
 @pytest.mark.parametrize(("check", "answer", "feedback"), ANSWERS)
