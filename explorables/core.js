@@ -45,15 +45,25 @@ export function blend(old, batch, momentum) {
   };
 }
 
-/** Numbers with mean near 0 and deviation near 1: three draws of Park and Miller's generator each. */
-export function draws(seed, count) {
+/** Park and Miller's generator: numbers between 0 and 1. */
+export function generator(seed) {
   let state = (seed * 811290697) % 2147483647;
-  const uniform = () => {
+  return () => {
     const u = state / 2147483647;
     state = (state * 16807) % 2147483647;
     return u;
   };
-  return Array.from({ length: count }, () => 2 * (uniform() + uniform() + uniform() - 1.5));
+}
+
+/** Numbers with mean near 0 and deviation near 1: three draws of the generator each. */
+export function normals(seed) {
+  const uniform = generator(seed);
+  return () => 2 * (uniform() + uniform() + uniform() - 1.5);
+}
+
+export function draws(seed, count) {
+  const normal = normals(seed);
+  return Array.from({ length: count }, normal);
 }
 
 /** The same numbers in Python, as the array `z`. */

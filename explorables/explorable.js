@@ -9,7 +9,8 @@ export const WIDGETS = {};
 export const STILL_WIDTH = 560;
 
 const KEYS = { ArrowRight: 1, ArrowUp: 1, ArrowLeft: -1, ArrowDown: -1, PageUp: 10, PageDown: -10 };
-const calm = () => matchMedia("(prefers-reduced-motion: reduce)").matches;
+const CALM = "(prefers-reduced-motion: reduce)";
+const calm = () => matchMedia(CALM).matches;
 
 /**
  * Define a widget.
@@ -21,15 +22,18 @@ const calm = () => matchMedia("(prefers-reduced-motion: reduce)").matches;
  *   sentence     (state, numbers, start numbers) -> what is seen
  *   python       state -> a program that gives the same numbers
  *   buttons      [{label, change: state -> changes}], optional
- *   time         {field, perSecond}: has Step and Play, optional
+ *   time         {field, perSecond}: has Step and Play, optional; a tick of Play takes `stride` steps,
+ *                one more button takes `leap`; `restarts` if any other change begins anew
+ *   still        changes to the start for the still picture, optional
  */
 export function explorable(name, spec) {
   const start = startOf(spec.fields);
   WIDGETS[name] = {
     ...spec,
     still: () => {
-      const numbers = spec.numbers(start);
-      return still(spec.picture(start, numbers, STILL_WIDTH, numbers), spec.alt);
+      const state = { ...start, ...spec.still };
+      const numbers = spec.numbers(state);
+      return still(spec.picture(state, numbers, STILL_WIDTH, numbers), spec.alt);
     },
   };
   if (typeof customElements === "undefined") return; // building the stills
@@ -61,6 +65,7 @@ const element = (name, spec, start) =>
       this.live.addEventListener("keydown", (event) => this.press(event));
       new ResizeObserver(() => this.render()).observe(this);
       this.render();
+      if (spec.time) this.standStill();
     }
 
     /** All numbers of the present state, unrounded. */
@@ -75,6 +80,9 @@ const element = (name, spec, start) =>
 
     /** Change the state, draw it, and soon write it into the address. */
     change(changes) {
+      if (!this.touched) this.room = this.live.querySelector(".bn-question").offsetHeight;
+      const { field, restarts } = spec.time || {};
+      if (restarts && !(field in changes)) this.state[field] = spec.fields[field].min;
       Object.assign(this.state, changes);
       this.touched = true;
       this.copied = "";
@@ -104,10 +112,11 @@ const element = (name, spec, start) =>
         class: "bn-picture",
       });
       const says = { class: "bn-says", "aria-live": "polite", "aria-busy": Boolean(this.busy) };
-      patch(this.live, [
+      const parts = [
         h("p", { class: "bn-title" }, spec.title),
         this.question(),
         drawn,
+        spec.time && h("div", { class: "bn-buttons bn-time" }, this.clock()),
         h("p", says, spec.sentence(this.state, numbers, this.atStart)),
         h("div", { class: "bn-controls" }, this.controls()),
         h("div", { class: "bn-buttons" }, this.buttons()),
@@ -117,14 +126,16 @@ const element = (name, spec, start) =>
           h("p", { role: "status" }, this.copied || ""),
           h("pre", { tabindex: 0, "aria-label": "Python" }, this.copied ? this.python : ""),
         ),
-      ]);
+      ];
+      patch(this.live, parts.filter(Boolean));
     }
 
     question() {
       const { ask, answers, verdict } = spec.question;
       if (this.touched) {
         const said = this.guess ? `You said: ${this.guess}. ` : "";
-        return h("div", { class: "bn-question" }, h("p", {}, said + verdict));
+        const style = `min-height:${this.room}px`; // nothing below is to move
+        return h("div", { class: "bn-question", style }, h("p", {}, said + verdict));
       }
       const buttons = answers.map((answer) =>
         h(
@@ -160,17 +171,22 @@ const element = (name, spec, start) =>
       );
     }
 
-    buttons() {
-      const button = (label, onclick, disabled = false) =>
-        h("button", { type: "button", onclick, disabled }, label);
-      const { time } = spec;
+    clock() {
+      const { leap } = spec.time;
+      const atEnd = this.atEnd();
+      const jump = (steps) => () => this.pause() || this.advance(steps);
       return [
-        time && [
-          button("Step", () => this.pause() || this.advance(), this.atEnd()),
-          button(this.playing ? "Pause" : "Play", () =>
-            this.playing ? this.pause() : this.play(),
-          ),
-        ],
+        !(leap && calm()) &&
+          (this.playing
+            ? button("Pause", () => this.pause())
+            : button("Play", () => this.play())),
+        button("Step", jump(1), atEnd),
+        leap && button(`${leap} steps`, jump(leap), atEnd),
+      ];
+    }
+
+    buttons() {
+      return [
         (spec.buttons || []).map(({ label, change }) =>
           button(label, () => this.change(change(this.state))),
         ),
@@ -196,17 +212,28 @@ const element = (name, spec, start) =>
       return this.state[field] >= spec.fields[field].max;
     }
 
-    advance() {
+    advance(steps) {
       const { field } = spec.time;
-      this.change({ [field]: spec.fields[field].fit(this.state[field] + spec.fields[field].step) });
+      const { fit, step } = spec.fields[field];
+      this.change({ [field]: fit(this.state[field] + steps * step) });
       if (this.atEnd()) this.pause();
     }
 
+    /** Stop where nobody looks, and where motion is not wanted. */
+    standStill() {
+      const stop = () => (this.playing ? this.pause() : this.render());
+      new IntersectionObserver(([entry]) => {
+        if (!entry.isIntersecting && this.playing) this.pause();
+      }).observe(this.live.querySelector("svg"));
+      document.addEventListener("visibilitychange", () => document.hidden && stop());
+      matchMedia(CALM).addEventListener("change", stop);
+    }
+
     play() {
-      const { field, perSecond } = spec.time;
+      const { field, perSecond, stride = 1 } = spec.time;
       if (this.atEnd()) this.change({ [field]: spec.fields[field].min });
       if (calm()) return this.change({ [field]: spec.fields[field].max });
-      this.playing = setInterval(() => this.advance(), 1000 / perSecond);
+      this.playing = setInterval(() => this.advance(stride), 1000 / perSecond);
       this.busy = true;
       this.render();
     }
@@ -266,6 +293,9 @@ const element = (name, spec, start) =>
       return true;
     }
   };
+
+const button = (label, onclick, disabled = false) =>
+  h("button", { type: "button", onclick, disabled }, label);
 
 // One control for each kind of field
 

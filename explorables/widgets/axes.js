@@ -1,6 +1,6 @@
 // Chapter 5. Which numbers share one mean, in batch, layer, instance and group norm.
 
-import { AFTER, GRID, INK, MUTED, PAPER } from "../colours.js";
+import { AFTER, BEFORE, GRID, INK, MUTED, PAPER } from "../colours.js";
 import { batchNorm, draws, drawsInPython } from "../core.js";
 import { explorable } from "../explorable.js";
 import { choice, flag, number } from "../fields.js";
@@ -64,7 +64,8 @@ function mapAt(state, values, n, c, [x0, y0], cell, act) {
   const mine = chosen(state);
   const isMine = n === mine.n && c === mine.c;
   const inSet = setOf(state, { n, c }) === setOf(state, mine);
-  const colour = inSet ? AFTER : MUTED;
+  const own = state.shown ? AFTER : BEFORE;
+  const colour = inSet ? own : MUTED;
   const size = SIDE * cell;
   const squares = [];
   for (let k = 0; k < SIDE * SIDE; k++) {
@@ -108,9 +109,9 @@ function mapAt(state, values, n, c, [x0, y0], cell, act) {
       width: size + 4,
       height: size + 4,
       rx: 3,
-      fill: inSet ? AFTER : PAPER,
+      fill: inSet ? own : PAPER,
       "fill-opacity": inSet ? 0.14 : 1,
-      stroke: isMine ? INK : inSet ? AFTER : GRID,
+      stroke: isMine ? INK : inSet ? own : GRID,
       "stroke-width": isMine ? 2.5 : 1,
     }),
     squares,
@@ -140,7 +141,7 @@ explorable("axes", {
   title: "Which numbers share one mean?",
   alt:
     "A table of four examples by four channels, each cell a map of three by three squares. " +
-    "All four maps of channel 2 are orange: in batch norm they share one mean and one variance.",
+    "All four maps of channel 2 are coloured: in batch norm they share one mean and one variance.",
   fields,
   question: {
     ask: "Batch norm colours one column. What will layer norm colour?",

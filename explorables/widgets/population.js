@@ -1,6 +1,6 @@
 // Chapter 6. The moving average as a clock: momentum and steps against what `predict` sees.
 
-import { AFTER, BEFORE, MUTED, TRUTH } from "../colours.js";
+import { AFTER, INK, MUTED, TRUTH } from "../colours.js";
 import { batchNorm, batchNormInference, blend, draws, drawsInPython, moments } from "../core.js";
 import { explorable } from "../explorable.js";
 import { choice, number } from "../fields.js";
@@ -80,7 +80,7 @@ function clock(x, y, r, left) {
     left > 0.002 &&
       h("path", {
         d: `M${x} ${y}V${y - r}A${r} ${r} 0 ${left > 0.5 ? 1 : 0} 1 ${end}z`,
-        fill: BEFORE,
+        fill: INK,
       }),
   );
 }
@@ -122,7 +122,7 @@ explorable("population", {
         MUTED,
         { "stroke-width": 3, "stroke-dasharray": "0 6", "stroke-linecap": "round" },
       ],
-      ["moving average", BEFORE, { "stroke-width": 2.5 }],
+      ["moving average", AFTER, { "stroke-width": 2.5 }],
     ];
     const dots = batches.map((mean, i) => `M${time(i + 1)} ${up(mean)}h0`).join("");
     return picture(
@@ -147,7 +147,7 @@ explorable("population", {
       ),
       path(
         track.map((mean, t) => [time(t), up(mean)]),
-        BEFORE,
+        AFTER,
         { "stroke-width": 2.5 },
       ),
       key.map(([name, colour, look], i) => {
@@ -157,13 +157,13 @@ explorable("population", {
           text(x + 21, 249, name, { "font-size": 12 }),
         ];
       }),
-      dot(time(steps), up(moving.mean), BEFORE, 5.5),
+      dot(time(steps), up(moving.mean), AFTER, 5.5),
       group(fresh >= 0 && fresh <= steps && diamond(time(fresh), up(track[fresh]), TRUTH, 8)),
       clock(b - 26, 38, 24, left),
       text(b - 58, 34, percent(left), { "text-anchor": "end", "font-weight": 600 }),
       text(b - 58, 50, "of the start left", { "text-anchor": "end", "font-size": 12 }),
       outputs(out, 278, "in fit: batch statistics", fit, (x, y) => dot(x, y, AFTER, r)),
-      outputs(out, 360, "in predict: moving statistics", predict, (x, y) => dot(x, y, BEFORE, r)),
+      outputs(out, 360, "in predict: moving statistics", predict, (x, y) => dot(x, y, AFTER, r)),
     );
   },
   sentence: ({ momentum, steps, fresh }, { left, moving, exact, fit, predict }) => {

@@ -1,6 +1,6 @@
 // Chapter 3. One channel: the marked example in training and in inference, while others are dragged.
 
-import { AFTER, BEFORE, PAPER, TRUTH, WRONG } from "../colours.js";
+import { AFTER, BEFORE, INK, PAPER, TRUTH } from "../colours.js";
 import { batchNorm, batchNormInference, draws } from "../core.js";
 import { explorable } from "../explorable.js";
 import { list, number } from "../fields.js";
@@ -48,18 +48,18 @@ function outputs(to, top, values, ghost, title) {
   const [now, then] = [to.clip(values[0]), to.clip(ghost)];
   const others = values
     .slice(1)
-    .map((value, i) => dot(to.clip(value), top + 38 + LANES[i + 1] / 2.5, BEFORE, 4));
+    .map((value, i) => dot(to.clip(value), top + 38 + LANES[i + 1] / 2.5, AFTER, 4));
   return group(
     heading(to.ends[0], top, title, HALO),
     axis(to, top + 62, [-4, -2, 0, 2, 4], HALO),
     others,
     Math.abs(now - then) > 0.5 &&
       diamond(then, top + 38, "none", 8, {
-        stroke: WRONG,
+        stroke: INK,
         "stroke-width": 1.5,
         "stroke-dasharray": "3 2",
       }),
-    diamond(now, top + 38, WRONG),
+    diamond(now, top + 38, INK),
   );
 }
 
@@ -70,7 +70,7 @@ explorable("transform", {
     "with the statistics of the batch the marked one lands left of 0, with fixed statistics right of it.",
   fields,
   question: {
-    ask: "You are about to drag a blue neighbour. Which output of the pink diamond will move?",
+    ask: "You are about to drag a blue neighbour. Which output of the diamond will move?",
     answers: ["training", "inference", "both"],
     verdict:
       "Drag a neighbour, and only the output in training moves: its mean and variance are the batch\u2019s. In inference they are fixed.",
@@ -84,7 +84,7 @@ explorable("transform", {
       [training, 272],
       [inference, 384],
     ].map(([y, at]) =>
-      line(to(x[0]), top, out.clip(y[0]), at, WRONG, {
+      line(to(x[0]), top, out.clip(y[0]), at, INK, {
         "stroke-dasharray": "2 4",
         "stroke-width": 1.5,
       }),
@@ -101,7 +101,7 @@ explorable("transform", {
           limits: fields.x,
           at: [to(value), top + LANES[i]],
         },
-        i ? dot(to(value), top + LANES[i], BEFORE, 6.5) : diamond(to(value), top, WRONG, 11),
+        i ? dot(to(value), top + LANES[i], BEFORE, 6.5) : diamond(to(value), top, INK, 11),
       );
     return picture(
       width,

@@ -90,6 +90,25 @@ def training_it(network, batches):
     network.layers[0].parameters["kernel"] += 1
 
 
+class Two:
+    """A layer with two modes, and the faults that it may have."""
+
+    def __init__(
+        self, channels, *, always=False, never=False, batch=False, memory=False
+    ):
+        self.mean, self.variance = np.zeros(channels), np.ones(channels)
+        self.always, self.never, self.batch, self.memory = always, never, batch, memory
+
+    def __call__(self, x, *, training):
+        mean, variance = x.mean(axis=0), x.var(axis=0)
+        if (training or self.always) and not self.never:
+            self.mean = 0.9 * self.mean + 0.1 * mean
+            self.variance = 0.9 * self.variance + 0.1 * variance
+        if self.memory or not (training or self.batch):
+            mean, variance = self.mean, self.variance
+        return (x - mean) / np.sqrt(variance + 1e-3)
+
+
 def in_use(network, x, y, size, **mode):
     """Accuracy in batches; right with the default mode."""
     mode = mode or {"training": False}
@@ -100,6 +119,20 @@ def in_use(network, x, y, size, **mode):
 def mean_of_batches(network, x, y, size):
     parts = [slice(k, k + size) for k in range(0, len(x), size)]
     return np.mean([in_use(network, x[p], y[p], size) for p in parts])
+
+
+def _into(y, x, gamma, beta, epsilon):
+    """Write batch norm into y, whatever type y has."""
+    y[...] = _renormed(x, gamma, beta, epsilon)
+    return y
+
+
+def _renormed(x, gamma, beta, epsilon):
+    return batch_norm(x, gamma, beta, epsilon=epsilon)[0]
+
+
+def _fourth_root(factor):
+    return lambda r, rate, c, t: (r**4 + factor * (rate * c) ** 2 * t) ** 0.25
 
 
 ANSWERS = [
@@ -144,19 +177,36 @@ ANSWERS = [
     ),
     (on_moments.pool, lambda ma, va, na, mb, vb, nb: (ma, va), "mean is off"),
     (on_moments.pool, lambda *p: (_pooled(*p)[0], p[1]), "within plus spread between"),
-    (on_transform.undo, lambda m, v, e: (np.sqrt(v + e), m), "Correct. The network"),
-    (on_transform.undo, lambda m, v, e: (np.sqrt(v), m), "variance + epsilon"),
-    (on_transform.undo, lambda m, v, e: (np.sqrt(v + e), -m), "beta is off"),
-    (on_transform.undo, lambda m, v, e: (1 / np.sqrt(v + e), m), "undo the division"),
     (on_transform.farthest, [0] * 9 + [1], "Correct. sqrt"),
     (on_transform.farthest, [1] * 10, "All ten are equal"),
     (on_transform.farthest, list(range(10)), "normalises to 1.57"),
     (on_transform.farthest, [0, 1], "yours holds 2"),
-    (on_transform.dead_parameters, 512, "Correct. The 512 biases"),
-    (on_transform.dead_parameters, 4096 * 512, "kernel"),
-    (on_transform.dead_parameters, 1024, "layer before it"),
-    (on_transform.dead_parameters, 7, "Which of"),
-    (on_transform.dead_parameters, ..., "where the ... stands"),
+    (on_transform.repaired, _renormed, "Correct. An array made like x"),
+    (on_transform.repaired, lambda *a: None, "returns nothing"),
+    (on_transform.repaired, lambda *a: a[0].mean(), "yours has ()"),
+    (on_transform.repaired, lambda *a: _into(np.empty_like(a[0]), *a), "decimal point"),
+    (on_transform.repaired, lambda *a: _into(a[0], *a), "x itself was changed"),
+    (on_transform.repaired, lambda *a: _renormed(*a) + 1, "Random decimals"),
+    (on_transform.norm_after, _fourth_root(2), "Correct. The fourth root"),
+    (on_transform.norm_after, lambda *a: None, "returns nothing"),
+    (on_transform.norm_after, lambda *a: _fourth_root(2)(*a) ** 2, "squared norm"),
+    (on_transform.norm_after, _fourth_root(1), "derivative of u^2"),
+    (
+        on_transform.norm_after,
+        lambda r, rate, c, t: np.sqrt(r**2 + (rate * c) ** 2 * t),
+        "norm c throughout",
+    ),
+    (
+        on_transform.norm_after,
+        lambda r, rate, c, t: np.sqrt(r**2 + (rate * c / r) ** 2 * t),
+        "the gradient shrinks",
+    ),
+    (
+        on_transform.norm_after,
+        lambda r, rate, c, t: r + rate * c / r * t,
+        "squares add, lengths do not",
+    ),
+    (on_transform.norm_after, lambda r, *a: r, "20000 steps lead to 7.75, and yours"),
     # gradient
     (on_gradient.mean_only, lambda g: g - g.mean(0), "Correct. What all"),
     (on_gradient.mean_only, lambda g: None, "returns nothing"),
@@ -269,11 +319,11 @@ ANSWERS = [
         "in batches of 6, the variance of the first",
     ),
     # layer
-    (on_layer.alone, 3, "Correct. Beta"),
-    (on_layer.alone, [[3.0]], "Correct. Beta"),
-    (on_layer.alone, 17, "Normalise first"),
-    (on_layer.alone, 0, "scale and shift"),
-    (on_layer.alone, 5, "Work out the mean"),
+    (on_layer.repaired, lambda c: Two(c), "Correct"),
+    (on_layer.repaired, lambda c: Two(c, always=True), "The same question twice"),
+    (on_layer.repaired, lambda c: Two(c, never=True), "Does training still move"),
+    (on_layer.repaired, lambda c: Two(c, batch=True), "uses the batch now"),
+    (on_layer.repaired, lambda c: Two(c, memory=True), "In training it should use"),
     (on_layer.evaluate, in_use, "Correct. The same"),
     (on_layer.evaluate, lambda n, x, y, size: None, "returns nothing"),
     (

@@ -7,23 +7,9 @@ import numpy as np
 from bnlib.book.exercises import NotYet, checker, close
 from bnlib.book.network import Dense, Network
 from bnlib.layer import BatchNorm
+from bnlib.transform import batch_norm
 
-__all__ = ["alone", "diagnose", "evaluate"]
-
-
-@checker
-def alone(answer):
-    """Check `answer`: what gamma 2, beta 3 make of a batch of one, in training."""
-    answer = float(np.squeeze(answer))
-    if close(answer, 2 * 7 + 3):
-        raise NotYet(
-            "That is gamma * x + beta. Normalise first: what is the mean of [[7.0]]?"
-        )
-    if close(answer, 0):
-        raise NotYet("x_hat is 0, yes. Now scale and shift it.")
-    if answer != 3:
-        raise NotYet("Work out the mean of this batch, then x - mean.")
-    return "Beta, whatever x was."
+__all__ = ["diagnose", "evaluate", "repaired"]
 
 
 @checker
@@ -65,6 +51,38 @@ def diagnose(answer):
         if word != right:
             raise NotYet(hint)
     return "B is cured by one pass over the training data, A and C are not."
+
+
+@checker
+def repaired(answer):
+    """Check `answer(channels)`: a two-mode layer without gamma and beta, its fault repaired."""
+    rng = np.random.default_rng(0)
+    batches = [rng.normal(2, 3, (8, 2)) for _ in range(3)]
+    layer, right = answer(2), BatchNorm(2, momentum=0.9)
+    for batch in batches:
+        y = layer(batch, training=True)
+        if not close(y, right(batch, training=True)):
+            raise NotYet(
+                "In training it should use the mean and variance of the batch."
+            )
+    question = rng.normal(2, 3, (4, 2))
+    first, second = (layer(question, training=False) for _ in range(2))
+    if not close(second, first):
+        raise NotYet(
+            f"The same question twice, in inference: {first[0, 0]:.4g}, then "
+            f"{second[0, 0]:.4g}. What has changed in between?"
+        )
+    expected = right(question, training=False)
+    if close(first, batch_norm(question)[0]):
+        raise NotYet(
+            "In inference it uses the batch now. It should use what it remembers."
+        )
+    if not close(first, expected):
+        raise NotYet(
+            f"In inference {first[0, 0]:.4g} came, and {expected[0, 0]:.4g} was expected. "
+            "Does training still move the memory, and only training?"
+        )
+    return "Ask as often as you like: the answer stays."
 
 
 def _half_right():
