@@ -5,7 +5,14 @@ import copy
 import numpy as np
 import pytest
 
-from bnlib import BatchNorm, batch_norm, fold, merge_moments
+from bnlib import (
+    BatchNorm,
+    Cumulative,
+    Pooled,
+    batch_norm,
+    fold,
+    merge_moments,
+)
 from bnlib.book.exercises import axes as on_axes
 from bnlib.book.exercises import conventions as on_conventions
 from bnlib.book.exercises import gradient as on_gradient
@@ -18,7 +25,7 @@ from bnlib.book.exercises import population as on_population
 from bnlib.book.exercises import replicas as on_replicas
 from bnlib.book.exercises import tf_ops as on_tf_ops
 from bnlib.book.exercises import transform as on_transform
-from bnlib.book.network import Network
+from bnlib.book.network import Network, recalibrate
 
 
 def hidden(x, mask, faulty=False):
@@ -122,11 +129,37 @@ def in_groups(x, gamma, beta, groups, epsilon=1e-3, first=1, places=1, neighbour
     )
 
 
-def averaged(means, momentum, start=0.0):
-    """The plain exponential average."""
-    for mean in means:
-        start = momentum * start + (1 - momentum) * mean
-    return start
+def layer_by_layer(network, batches, population=Pooled, own=False):
+    """Recalibration, with its likely faults."""
+    hidden = list(batches)
+    for layer in network.layers:
+        if isinstance(layer, BatchNorm):
+            layer.population = population(len(layer.gamma))
+            seen = [layer(h, training=True) for h in hidden]
+            hidden = seen if own else [layer(h, training=False) for h in hidden]
+        else:
+            hidden = [layer(h, training=False) for h in hidden]
+
+
+def on_their_own(network, batches):
+    layer_by_layer(network, batches, own=True)
+
+
+def averaging(network, batches):
+    layer_by_layer(network, batches, population=Cumulative)
+
+
+def first_only(network, batches):
+    layer_by_layer(Network(network.layers[:3]), batches)
+
+
+def without_means(network, batches):
+    layer_by_layer(network, batches)
+    network.norms[0].population.mean[:] = 0
+
+
+def training_it(network, batches):
+    network.layers[0].parameters["kernel"] += 1
 
 
 class Two:
@@ -306,28 +339,64 @@ ANSWERS = [
     (on_axes.group, lambda *a: in_groups(*a, neighbours=False), "every so-many-th"),
     (on_axes.group, lambda x, g, b, n: x, "fails for shape (5, 6) with groups=2"),
     # population
-    (on_population.steps, lambda m, s: int(np.log(s) / np.log(m)) + 1, "Correct. 459"),
-    (on_population.steps, lambda m, s: None, "returns nothing"),
-    (on_population.steps, lambda m, s: 1 / (1 - m), "a third is left"),
-    (on_population.steps, lambda m, s: int(np.log(s) / np.log(m)), "one step early"),
-    (on_population.steps, lambda m, s: int(np.log(s) / np.log(m)) + 2, "step late"),
-    (on_population.steps, lambda m, s: 7, "Take logarithms"),
     (
-        on_population.debias,
-        lambda x, m: averaged(x, m) / (1 - m ** len(x)),
-        "Correct. The weights",
+        on_population.steps,
+        lambda m, v, s: int(np.log(s * v) / np.log(m)) + 1,
+        "Correct. 459",
     ),
-    (on_population.debias, lambda x, m: None, "returns nothing"),
-    (on_population.debias, averaged, "59 % of it"),
-    (on_population.debias, lambda x, m: averaged(x, m) / (1 - m), "not 1 - momentum^t"),
-    (on_population.debias, lambda x, m: np.mean(x), "plain average of all"),
-    (on_population.debias, lambda x, m: averaged(x, m, x[0]), "nine times"),
-    (on_population.debias, lambda x, m: averaged(x[1:], m, x[0]), "nine times"),
-    (on_population.debias, lambda x, m: x[-1], "what is not the start"),
-    (on_population.choose, 0.98, "Correct. 2.3e-03"),
-    (on_population.choose, 0.99, "Forget faster"),
-    (on_population.choose, 0.9, "Forget more slowly"),
-    (on_population.choose, 99, "less than 1"),
+    (on_population.steps, lambda m, v, s: None, "returns nothing"),
+    (on_population.steps, lambda m, v, s: 1 / (1 - m), "a third is left"),
+    (
+        on_population.steps,
+        lambda m, v, s: int(np.log(s) / np.log(m)) + 1,
+        "small beside 0.02",
+    ),
+    (
+        on_population.steps,
+        lambda m, v, s: int(np.log(s * v) / np.log(m)),
+        "one update early",
+    ),
+    (
+        on_population.steps,
+        lambda m, v, s: int(np.log(s * v) / np.log(m)) + 2,
+        "one update late",
+    ),
+    (on_population.steps, lambda m, v, s: 7, "Take logarithms"),
+    (on_population.rate, lambda t, m: (1 - m) / (1 - m**t), "Correct. It falls"),
+    (on_population.rate, lambda t, m: None, "returns nothing"),
+    (on_population.rate, lambda t, m: 1 - m, "the first rate is 1"),
+    (on_population.rate, lambda t, m: 1 / t, "the plain average"),
+    (
+        on_population.rate,
+        lambda t, m: 1 / (1 - m**t) if t > 1 else 1,
+        "numerator is missing",
+    ),
+    (
+        on_population.rate,
+        lambda t, m: (1 - m) / (1 - m ** (t - 1)) if t > 1 else 1,
+        "one update behind",
+    ),
+    (
+        on_population.rate,
+        lambda t, m: 1 - m if t > 1 else 1,
+        "rate of the plain moving average",
+    ),
+    (on_population.rate, lambda t, m: m**t / m, "is 15.26 then"),
+    (on_population.recalibration, recalibrate, "Correct. The same statistics"),
+    (on_population.recalibration, lambda n, b: None, "first batch norm layer has not"),
+    (on_population.recalibration, first_only, "second batch norm layer has not"),
+    (
+        on_population.recalibration,
+        on_their_own,
+        "in batches of 6, the variance of the sec",
+    ),
+    (on_population.recalibration, without_means, "the mean of the first"),
+    (on_population.recalibration, training_it, "A weight has changed"),
+    (
+        on_population.recalibration,
+        averaging,
+        "in batches of 6, the variance of the first",
+    ),
     # layer
     (on_layer.repaired, lambda c: Two(c), "Correct"),
     (on_layer.repaired, lambda c: Two(c, always=True), "The same question twice"),
