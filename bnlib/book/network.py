@@ -148,7 +148,12 @@ class Conv2D:
 
 
 class GlobalAverage:
-    """The mean of each feature map: `(N, H, W, C)` to `(N, C)`."""
+    """The mean of each feature map: `(N, H, W, C)` to `(N, C)`.
+
+    Attributes:
+        parameters: an empty dict.
+        gradients: an empty dict.
+    """
 
     def __init__(self):
         self.parameters, self.gradients = {}, {}

@@ -7,31 +7,21 @@ import numpy as np
 from bnlib.book.exercises import NotYet, checker, close
 from bnlib.book.network import Dense, Network
 from bnlib.layer import BatchNorm
+from bnlib.transform import batch_norm
 
-__all__ = ["alone", "diagnose", "evaluate"]
-
-
-@checker
-def alone(answer):
-    """Check `answer`: what gamma 2, beta 3 make of a batch of one, in training."""
-    answer = float(np.squeeze(answer))
-    if close(answer, 2 * 7 + 3):
-        raise NotYet(
-            "That is gamma * x + beta. Normalise first: what is the mean of [[7.0]]?"
-        )
-    if close(answer, 0):
-        raise NotYet("x_hat is 0, yes. Now scale and shift it.")
-    if answer != 3:
-        raise NotYet("Work out the mean of this batch, then x - mean.")
-    return "Beta, whatever x was."
+__all__ = ["diagnose", "evaluate", "repaired"]
 
 
 @checker
 def evaluate(answer):
     """Check `answer(network, inputs, labels, size)`: accuracy in batches, changing nothing."""
     network, x, y, right = _half_right()
-    trial = copy.deepcopy(network)
-    found = {size: answer(trial, x.copy(), y.copy(), size) for size in (23, 10, 1)}
+    trial, largest = _Watched(copy.deepcopy(network).layers), {}
+    found = {}
+    for size in (23, 10, 1):
+        trial.largest = 0
+        found[size] = answer(trial, x.copy(), y.copy(), size)
+        largest[size] = trial.largest
     if found[23] is None:
         raise NotYet("The function returns nothing so far.")
     if _state(trial) != _state(network):
@@ -46,20 +36,25 @@ def evaluate(answer):
         )
     if wrong:
         raise NotYet(f"You found {found[23]:.3g}; it is {right:.3g}.")
+    if largest[10] > 10:
+        raise NotYet(
+            f"In batches of 10, please: the network got {largest[10]} at once."
+        )
     return "The same in any batches, and no trace left."
 
 
 @checker
 def diagnose(answer):
-    """Check `answer`: three words, what is wrong with networks A, B and C."""
+    """Check `answer`: four words, what is to be seen of networks A, B, C and D."""
     words = [str(word).strip().lower() for word in answer]
-    expected = ["underfitting", "statistics", "overfitting"]
-    if len(words) != 3 or not set(words) <= set(expected):
-        raise NotYet(f"Give three words, each one of {', '.join(sorted(expected))}.")
+    expected = ["underfitting", "statistics", "overfitting", "dropout"]
+    if len(words) != 4 or not set(words) <= set(expected):
+        raise NotYet(f"Give four words, each one of {', '.join(sorted(expected))}.")
     hints = [
         "A: it is bad on its own training data, whatever the statistics.",
         "B: compare its two numbers for the training data.",
         "C: it is perfect on the training data in both modes.",
+        "D: in which mode is it better?",
     ]
     for word, right, hint in zip(words, expected, hints, strict=True):
         if word != right:
@@ -67,14 +62,58 @@ def diagnose(answer):
     return "B is cured by one pass over the training data, A and C are not."
 
 
+@checker
+def repaired(answer):
+    """Check `answer(channels)`: a two-mode layer without gamma and beta, its fault repaired."""
+    rng = np.random.default_rng(0)
+    batches = [rng.normal(2, 3, (8, 2)) for _ in range(3)]
+    layer, right = answer(2), BatchNorm(2, momentum=0.9)
+    for batch in batches:
+        y = layer(batch, training=True)
+        if not close(y, right(batch, training=True)):
+            raise NotYet(
+                "In training it should use the mean and variance of the batch."
+            )
+    question = rng.normal(2, 3, (4, 2))
+    first, second = (layer(question, training=False) for _ in range(2))
+    if not close(second, first):
+        raise NotYet(
+            f"The same question twice, in inference: {first[0, 0]:.4g}, then "
+            f"{second[0, 0]:.4g}. What has changed in between?"
+        )
+    expected = right(question, training=False)
+    if close(first, batch_norm(question)[0]):
+        raise NotYet(
+            "In inference it uses the batch now. It should use what it remembers."
+        )
+    if not close(first, expected):
+        raise NotYet(
+            f"In inference {first[0, 0]:.4g} came, and {expected[0, 0]:.4g} was expected. "
+            "Does training still move the memory, and only training?"
+        )
+    return "Ask as often as you like: the answer stays."
+
+
+class _Watched(Network):
+    """A network that remembers the largest batch that it got."""
+
+    largest = 0
+
+    def outputs(self, x, **options):
+        self.largest = max(self.largest, len(x))
+        return super().outputs(x, **options)
+
+
 def _half_right():
     """A network with a population of its own, and data on which it is right 14 times in 23."""
     rng = np.random.default_rng(0)
     network = Network([BatchNorm(4, momentum=0.5), Dense(4, 3, rng)])
-    network(rng.normal(2, 1, (50, 4)), training=True)
     x = rng.normal(2, 1, (23, 4))
+    for _ in range(60):  # until all 23 in one batch are the population
+        network(x, training=True)
     y = network(x, training=False).argmax(axis=1)
-    y[14:] = (y[14:] + 1) % 3
+    wrong = [0, 2, 5, 6, 9, 13, 17, 20, 22]
+    y[wrong] = (y[wrong] + 1) % 3
     return network, x, y, 14 / 23
 
 

@@ -2,27 +2,10 @@
 
 import numpy as np
 
-from bnlib.book.exercises import NotYet, arrays, checker, close
-from bnlib.moments import moments
+from bnlib.book.exercises import NotYet, checker, close
 from bnlib.transform import batch_norm
 
-__all__ = ["dead_parameters", "farthest", "undo"]
-
-
-@checker
-def undo(answer):
-    """Check `answer(mean, variance, epsilon)`: the gamma and beta that give x back."""
-    x = np.random.default_rng(0).normal((3, -1), (2, 0.1), (50, 2))
-    mean, variance, _ = moments(x)
-    epsilon = 1e-1
-    gamma, beta = arrays(answer(mean, variance, epsilon), ("gamma", "beta"), (2,))
-    if not close(beta, mean):
-        raise NotYet("beta is off: what has to be added back to x_hat?")
-    if close(gamma, np.sqrt(variance)):
-        raise NotYet("Nearly: x_hat was divided by sqrt(variance + epsilon).")
-    if not close(batch_norm(x, gamma, beta, epsilon=epsilon)[0], x):
-        raise NotYet("beta is right, gamma is not: undo the division.")
-    return "The network can always choose not to normalise."
+__all__ = ["farthest", "norm_after", "repaired"]
 
 
 @checker
@@ -44,17 +27,66 @@ def farthest(answer):
 
 
 @checker
-def dead_parameters(answer):
-    """Check `answer`: useless parameters in Dense(4096 to 512) followed by batch norm."""
-    answer = int(answer)
-    if answer == 4096 * 512:
-        raise NotYet("Those are the kernel's weights, and they are needed.")
-    if answer in (1024, 2048):
-        raise NotYet(
-            "Those belong to the batch norm layer. Look at the layer before it."
-        )
-    if answer != 512:
-        raise NotYet(
-            "Which of the dense layer's parameters does the mean take out again?"
-        )
-    return "The 512 biases: `use_bias=False` loses nothing."
+def repaired(answer):
+    """Check `answer(x, gamma, beta, epsilon)`: a batch norm that was wrong for whole numbers."""
+    gamma, beta, epsilon = np.array([3.0, -0.5]), np.array([-2.0, 0.25]), 0.1
+    random = np.random.default_rng(0).normal((3, -1), (2, 0.5), (7, 2))
+    for x, words in [
+        (random, "Random decimals came out wrong, which were right before."),
+        (
+            np.array([[1, 10], [2, 30], [3, 10], [4, 30]]),
+            "Right on random decimals. Try the four examples of this chapter, typed "
+            "without a decimal point.",
+        ),
+    ]:
+        given = x.copy()
+        y = answer(given, gamma, beta, epsilon)
+        if y is None:
+            raise NotYet("The function returns nothing so far.")
+        if np.shape(y) != x.shape:
+            raise NotYet(f"y should have shape {x.shape}; yours has {np.shape(y)}.")
+        if not np.array_equal(given, x):
+            raise NotYet("The answer is right, but x itself was changed.")
+        if not close(y, batch_norm(x, gamma, beta, epsilon=epsilon)[0]):
+            raise NotYet(words)
+    return (
+        "An array made like x has the type of x, and whole numbers cannot hold x_hat."
+    )
+
+
+@checker
+def norm_after(answer):
+    """Check `answer(start, rate, c, steps)`: how far the norm of a scale-invariant kernel grows."""
+    for start, rate, c, steps in [(2, 0.1, 3, 20_000), (5, 0.05, 8, 3000)]:
+        found = answer(start, rate, c, steps)
+        if found is None:
+            raise NotYet("The function returns nothing so far.")
+        square = start**2
+        for _ in range(steps):
+            square += rate**2 * c**2 / square
+        push = rate**2 * c**2 * steps
+        for wrong, words in [
+            (square, "That is the squared norm."),
+            (
+                np.sqrt(start**2 + push),
+                "There the gradient has the norm c throughout. It is c / norm.",
+            ),
+            (
+                np.sqrt(start**2 + push / start**2),
+                "There the gradient keeps the norm that it had at the start. The norm "
+                "of W grows, so the gradient shrinks.",
+            ),
+            (
+                start + rate * c * steps / start,
+                "The step is perpendicular to W: squares add, lengths do not.",
+            ),
+            ((start**4 + push) ** 0.25, "Nearly: the derivative of u^2 is 2 u u'."),
+        ]:
+            if close(found, wrong, 1e-3):
+                raise NotYet(words)
+        if not close(found, np.sqrt(square), 1e-2):
+            raise NotYet(
+                f"From {start}, rate {rate}, c = {c}: {steps} steps lead to "
+                f"{np.sqrt(square):.3g}, and yours to {float(found):.3g}."
+            )
+    return "The fourth root of time: the norm grows ever more slowly."
