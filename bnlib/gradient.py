@@ -1,8 +1,9 @@
 """The backward pass of batch normalization: nine small steps, and the closed form they add up to.
 
-The mean and the variance depend on every x of their channel, so each x reaches the loss by three
-roads: through its own x_hat, through the mean, and through the variance. Whoever treats the
-statistics as constants keeps only the first.
+The mean and the variance depend on every x of their channel, so each x reaches the loss by several
+paths: the direct one through its own x_hat, one through the mean, and one through the variance. (A
+fourth, through the mean to the variance, carries 0, since the centred values sum to 0.) Whoever
+treats the statistics as constants keeps only the direct path.
 """
 
 import numpy as np
@@ -160,21 +161,21 @@ def batch_norm_backward_staged(
     squares = centred**2  # 3
     variance = total(squares) / m  # 4
     root = np.sqrt(variance + epsilon)  # 5
-    inverse = 1 / root  # 6
-    x_hat = centred * inverse  # 7, then 8: gamma * x_hat, and 9: + beta
+    reciprocal = 1 / root  # 6
+    x_hat = centred * reciprocal  # 7, then 8: gamma * x_hat, and 9: + beta
 
     grad_beta = total(grad_y)  # 9
     grad_scaled = grad_y  # 9
     grad_gamma = total(grad_scaled * x_hat)  # 8
     grad_x_hat = grad_scaled * gamma  # 8
-    grad_inverse = total(grad_x_hat * centred)  # 7
-    grad_centred = grad_x_hat * inverse  # 7, the first road
-    grad_root = -grad_inverse / root**2  # 6
+    grad_reciprocal = total(grad_x_hat * centred)  # 7
+    grad_centred = grad_x_hat * reciprocal  # 7, the direct path
+    grad_root = -grad_reciprocal / root**2  # 6
     grad_variance = grad_root / (2 * root)  # 5
     grad_squares = grad_variance / m  # 4
-    grad_centred += 2 * centred * grad_squares  # 3, the road through the variance
+    grad_centred += 2 * centred * grad_squares  # 3, the path through the variance
     grad_mean = -total(grad_centred)  # 2
-    grad_x = grad_centred + grad_mean / m  # 1, the road through the mean
+    grad_x = grad_centred + grad_mean / m  # 1, the path through the mean
     grads = (grad.reshape(where.channels) for grad in (grad_gamma, grad_beta))
     return grad_x.astype(x.dtype), *grads
 

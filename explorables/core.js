@@ -26,14 +26,14 @@ export function batchNorm(x, gamma = 1, beta = 0) {
   return { y: batchNormInference(x, statistics, gamma, beta), ...statistics };
 }
 
-/** bnlib.batch_norm_backward, gamma 1: the closed form. `ownRoad` keeps the statistics constant. */
+/** bnlib.batch_norm_backward, gamma 1: the closed form. `direct` keeps the statistics constant. */
 export function batchNormBackward(gradY, x) {
   const { y: xHat, variance } = batchNorm(x);
   const inverse = 1 / Math.sqrt(variance + EPSILON);
   const gradBeta = sum(gradY);
   const gradGamma = sum(gradY.map((g, i) => g * xHat[i]));
   const gradX = gradY.map((g, i) => (g - (gradBeta + xHat[i] * gradGamma) / x.length) * inverse);
-  return { gradX, gradGamma, gradBeta, ownRoad: gradY.map((g) => g * inverse) };
+  return { gradX, gradGamma, gradBeta, direct: gradY.map((g) => g * inverse) };
 }
 
 /** One update of bnlib.Exponential. */

@@ -195,7 +195,7 @@ def _finish_maps(ax, shape):
 def graph(
     ax: Axes,
     boxes: Mapping[str, Any],
-    arrows: Iterable[tuple[str, str, str]],
+    arrows: Iterable[tuple[str, str, str | Mapping[str, Any]]],
     *,
     shaded: Collection[str] = (),
 ) -> None:
@@ -204,7 +204,8 @@ def graph(
     Args:
         ax: where to draw; its limits are yours to set.
         boxes: name of each box: `(x, y, text)`.
-        arrows: `(from, to, colour)` each, with a colour of `bnlib.book.style` that draws data.
+        arrows: `(from, to, look)` each: a colour of `bnlib.book.style` that draws data, or what
+            `style.family` says, for several paths of a kind.
         shaded: the names of the boxes to fill.
 
     Returns:
@@ -216,9 +217,10 @@ def graph(
         frame = {"boxstyle": "round,pad=0.35", "fc": fill, "ec": MUTED, "lw": 1}
         drawn = ax.text(x, y, text, ha="center", va="center", bbox=frame, zorder=3)
         frames[name] = drawn.get_bbox_patch()
-    look = {"arrowstyle": "-|>", "mutation_scale": 13, "lw": 2.2}
-    for start, end, colour in arrows:
-        ends = {"patchA": frames[start], "patchB": frames[end], "shrinkA": 1}
+    for start, end, look in arrows:
+        drawn = {"linewidth": 2.2, **(line(look) if isinstance(look, str) else look)}
+        drawn |= {"arrowstyle": "-|>", "mutation_scale": 13, "shrinkA": 1}
+        ends = {"patchA": frames[start], "patchB": frames[end]}
         tail, head = boxes[start][:2], boxes[end][:2]
-        ax.add_patch(FancyArrowPatch(tail, head, **line(colour), **look, **ends))
+        ax.add_patch(FancyArrowPatch(tail, head, **drawn, **ends))
     ax.set_axis_off()

@@ -21,15 +21,15 @@ const total = (values) => values.reduce((a, b) => a + b, 0);
 const nothing = (value) => (Math.abs(value) < 1e-9 ? 0 : value);
 
 function numbers({ x, seed }) {
-  const { gradX, ownRoad } = batchNormBackward(upstream(seed), x);
-  return { gradX, ownRoad, sum: total(gradX), ownSum: total(ownRoad) };
+  const { gradX, direct } = batchNormBackward(upstream(seed), x);
+  return { gradX, direct, sum: total(gradX), directSum: total(direct) };
 }
 
 explorable("gradient", {
   title: "Drag one x, and watch every grad_x",
   alt:
     "Above, six values of x. Below, six orange bars, their gradients: some up, some down, and the seventh, their sum, is 0. " +
-    "Pink crosses, the gradients along the own road alone, add up to more than 1.",
+    "Pink crosses, the gradients along the direct path alone, add up to more than 1.",
   fields,
   question: {
     ask: "You are about to drag one x. How many of the six orange bars will change?",
@@ -37,7 +37,7 @@ explorable("gradient", {
     verdict: "Drag one, and all six change: they share a mean and a variance. Their sum stays 0.",
   },
   numbers,
-  picture({ x, seed }, { gradX, ownRoad, sum, ownSum }, width, before) {
+  picture({ x, seed }, { gradX, direct, sum, directSum }, width, before) {
     const left = 44;
     const pitch = (width - left) / (COUNT + 1);
     const small = pitch < 50 ? 11 : 12;
@@ -66,11 +66,11 @@ explorable("gradient", {
       text(0, 212, "grad_y"),
       upstream(seed).map((g, i) => text(at(i), 212, show(g, 1), middle)),
       rules(down, left, width, [-1, 0, 1]),
-      gradX.map((value, i) => column(value, ownRoad[i], i, before.gradX[i])),
+      gradX.map((value, i) => column(value, direct[i], i, before.gradX[i])),
       line(at(COUNT) - pitch / 2, 196, at(COUNT) - pitch / 2, 440, MUTED),
-      heading(0, 240, "grad_x: bars by all roads, crosses by own"),
+      heading(0, 240, "grad_x: bars by all paths, crosses direct"),
       text(at(COUNT), 212, "sum", { ...middle, "font-weight": 600 }),
-      column(nothing(sum), ownSum, COUNT),
+      column(nothing(sum), directSum, COUNT),
       x.map((value, i) =>
         group(
           line(at(i), up(0), at(i), up(value), BEFORE, { "stroke-width": 2 }),
@@ -91,10 +91,10 @@ explorable("gradient", {
       ),
     );
   },
-  sentence: (state, { gradX, sum, ownSum }, before) => {
+  sentence: (state, { gradX, sum, directSum }, before) => {
     const changed = gradX.filter((value, i) => Math.abs(value - before.gradX[i]) > 1e-9).length;
     const since = changed ? `${changed === COUNT ? "All six" : changed} grad_x have changed. ` : "";
-    return `${since}The six grad_x add up to ${show(nothing(sum), 3)}. Along the own road alone they would add up to ${show(ownSum)}.`;
+    return `${since}The six grad_x add up to ${show(nothing(sum), 3)}. Along the direct path alone they would add up to ${show(directSum)}.`;
   },
   buttons: [{ label: "Other grad_y", change: ({ seed }) => ({ seed: (seed % 999) + 1 }) }],
   python: ({ x, seed }) => `\
@@ -106,7 +106,7 @@ grad_y = np.array([${upstream(seed).join(", ")}], float)[:, np.newaxis]
 
 grad_x, grad_gamma, grad_beta = batch_norm_backward(grad_y, x)
 _, mean, variance = batch_norm(x)
-own_road, *_ = batch_norm_inference_backward(grad_y, x, mean, variance)
-print(grad_x.ravel(), grad_x.sum(), own_road.sum())
+direct, *_ = batch_norm_inference_backward(grad_y, x, mean, variance)
+print(grad_x.ravel(), grad_x.sum(), direct.sum())
 `,
 });

@@ -1,9 +1,18 @@
 """Each checker accepts a right answer, and tells each likely wrong one apart."""
 
+import copy
+
 import numpy as np
 import pytest
 
-from bnlib import batch_norm, fold, merge_moments, moments
+from bnlib import (
+    BatchNorm,
+    Cumulative,
+    Pooled,
+    batch_norm,
+    fold,
+    merge_moments,
+)
 from bnlib.book.exercises import axes as on_axes
 from bnlib.book.exercises import conventions as on_conventions
 from bnlib.book.exercises import gradient as on_gradient
@@ -16,9 +25,16 @@ from bnlib.book.exercises import population as on_population
 from bnlib.book.exercises import replicas as on_replicas
 from bnlib.book.exercises import tf_ops as on_tf_ops
 from bnlib.book.exercises import transform as on_transform
+from bnlib.book.network import Network, recalibrate
 
-OVER_IMAGE = (0, 1, 2)
-ONE_PASS = lambda x: (x * x).mean(axis=0) - x.mean(axis=0) ** 2  # noqa: E731
+
+def hidden(x, mask, faulty=False):
+    """The moments of the rows where mask is True; the fault counts the others as 0."""
+    kept = np.where(mask[:, None], x, 0)
+    mean = kept.sum(axis=0) / mask.sum()
+    away = kept - mean
+    away = away if faulty else np.where(mask[:, None], away, 0)
+    return mean, (away**2).sum(axis=0) / mask.sum()
 
 
 def averaged_variances(mean_a, variance_a, n_a, mean_b, variance_b, n_b):
@@ -40,6 +56,51 @@ def spoilt(change):
     return lambda *a: change(*backward(*a), a[2])
 
 
+def gamma_forgotten(grad_y, x, gamma, epsilon):
+    """The closed form with gamma inside, but for the term of the variance."""
+    s = np.sqrt(x.var(0) + epsilon)
+    x_hat = (x - x.mean(0)) / s
+    grad_gamma, g = (grad_y * x_hat).sum(0), grad_y * gamma
+    grad_x = (g - g.mean(0) - x_hat * grad_gamma / len(x)) / s
+    return grad_x, grad_gamma, grad_y.sum(0)
+
+
+def rms(grad_y, x, epsilon, along=1, level=0, root=1, of_x=False):
+    """The gradient of RMS norm, with factors on its parts."""
+    r = np.sqrt((x**2).mean(1, keepdims=True) + epsilon)
+    y = x if of_x else x / r
+    shift = level * grad_y.mean(1, keepdims=True)
+    stretch = along * y * (grad_y * y).mean(1, keepdims=True)
+    return (grad_y - shift - stretch) / r**root
+
+
+def folded_network(network, back):
+    """Fold each batch norm into a layer up to so many places back."""
+    layers = []
+    for layer in network.layers:
+        places = range(len(layers) - 1, max(len(layers) - 1 - back, -1), -1)
+        places = [k for k in places if "kernel" in layers[k].parameters]
+        if isinstance(layer, BatchNorm) and places:
+            linear = layers[places[0]] = copy.copy(layers[places[0]])
+            known = *layer.population.value()[:2], layer.gamma, layer.beta
+            kernel, bias = fold(*linear.parameters.values(), *known)
+            linear.parameters = {"kernel": kernel, "bias": bias}
+        else:
+            layers.append(layer)
+    return Network(layers)
+
+
+def folded_in_place(network):
+    """Fold rightly, and change the network that was given."""
+    answer = folded_network(network, 1)
+    network.layers[0].parameters["kernel"] *= 2
+    return answer
+
+
+def without_norms(network):
+    return Network([each for each in network.layers if not isinstance(each, BatchNorm)])
+
+
 def first(x, gamma, beta, epsilon=1e-3):
     """Batch norm of `(N, C, ...)`: move the channels to the end and back."""
     x = np.moveaxis(x, 1, -1)
@@ -48,11 +109,57 @@ def first(x, gamma, beta, epsilon=1e-3):
     return np.moveaxis(gamma * x_hat + beta, -1, 1)
 
 
-def averaged(means, momentum, start=0.0):
-    """The plain exponential average."""
-    for mean in means:
-        start = momentum * start + (1 - momentum) * mean
-    return start
+def image_backward(grad_y, x, gamma, over=lambda x: x[..., 0].size):
+    axes = tuple(range(x.ndim - 1))
+    s = np.sqrt(x.var(axes) + 1e-3)
+    x_hat = (x - x.mean(axes)) / s
+    grad_gamma, grad_beta = (grad_y * x_hat).sum(axes), grad_y.sum(axes)
+    grad_x = gamma / s * (grad_y - (grad_beta + x_hat * grad_gamma) / over(x))
+    return grad_x, grad_gamma, grad_beta
+
+
+def in_groups(x, gamma, beta, groups, epsilon=1e-3, first=1, places=1, neighbours=1):
+    shape = (groups, -1) if neighbours else (-1, groups)
+    within = x.ndim if neighbours else x.ndim - 1
+    split = x.reshape(*x.shape[:-1], *shape)
+    axes = (*range(first, x.ndim - 1), within) if places else within
+    mean, variance = (f(axes, keepdims=True) for f in (split.mean, split.var))
+    return (
+        gamma * ((split - mean) / np.sqrt(variance + epsilon)).reshape(x.shape) + beta
+    )
+
+
+def layer_by_layer(network, batches, population=Pooled, own=False):
+    """Recalibration, with its likely faults."""
+    hidden = list(batches)
+    for layer in network.layers:
+        if isinstance(layer, BatchNorm):
+            layer.population = population(len(layer.gamma))
+            seen = [layer(h, training=True) for h in hidden]
+            hidden = seen if own else [layer(h, training=False) for h in hidden]
+        else:
+            hidden = [layer(h, training=False) for h in hidden]
+
+
+def on_their_own(network, batches):
+    layer_by_layer(network, batches, own=True)
+
+
+def averaging(network, batches):
+    layer_by_layer(network, batches, population=Cumulative)
+
+
+def first_only(network, batches):
+    layer_by_layer(Network(network.layers[:3]), batches)
+
+
+def without_means(network, batches):
+    layer_by_layer(network, batches)
+    network.norms[0].population.mean[:] = 0
+
+
+def training_it(network, batches):
+    network.layers[0].parameters["kernel"] += 1
 
 
 class Two:
@@ -120,39 +227,45 @@ def leaky(share=1, bend=1):
     return growth
 
 
+SHARES = {"batch": 16 * 196, "instance": 196, "layer": 256 * 196, "group": 8 * 196}
 ANSWERS = [
-    (on_moments.images, lambda x: moments(x)[:2], "Correct. 60 values"),
-    (on_moments.images, lambda x: None, "returns nothing"),
-    (on_moments.images, lambda x: x.mean(), "Return 2 arrays"),
+    (on_moments.batch_size, 400, "Correct. 10 divided"),
+    (on_moments.batch_size, 1600, "starts from the mean"),
+    (on_moments.batch_size, 200, "used the variance"),
+    (on_moments.batch_size, 20, "off by 2.24"),
+    (on_moments.batch_size, 0, "1 or more"),
+    (on_moments.batch_size, ..., "where the ... stands"),
+    (on_moments.masked, lambda x, m: hidden(x, m), "Correct. The hidden rows"),
+    (on_moments.masked, lambda x, m: (x[m].mean(0), x[m].var(0)), "Correct."),
+    (on_moments.masked, lambda x, m: None, "returns nothing"),
+    (on_moments.masked, lambda x, m: hidden(x, m, True), "What do the hidden rows"),
     (
-        on_moments.images,
-        lambda x: (x.mean(0), x.var(0)),
-        r"shape (2,); yours has (4, 3, 2)",
+        on_moments.masked,
+        lambda x, m: (hidden(x, m)[0] * m.mean(), x.var(0)),
+        "Two of six rows hidden: the mean",
     ),
+    (on_moments.masked, lambda x, m: (x.mean(0), x.var(0, ddof=1)), "divide by all of"),
     (
-        on_moments.images,
-        lambda x: (x.mean(OVER_IMAGE) + 1, x.var(OVER_IMAGE)),
-        "mean is off",
+        on_moments.masked,
+        lambda x, m: (m @ x / m.sum(), m @ (x - m @ x / m.sum()) ** 2 / m.sum()),
+        "NaN in the hidden rows",
     ),
+    (on_moments.effective, lambda n, r: n / (1 + (n - 1) * r), "Correct. For many"),
+    (on_moments.effective, lambda n, r: None, "returns nothing"),
+    (on_moments.effective, lambda n, r: n / (1 + n * r), "no pair"),
     (
-        on_moments.images,
-        lambda x: (x.mean(OVER_IMAGE), x.std(OVER_IMAGE)),
-        "leave out the root",
+        on_moments.effective,
+        lambda n, r: n / (1 + (n - 1) * r / 2),
+        "is in the sum twice",
     ),
-    (
-        on_moments.images,
-        lambda x: (x.mean(OVER_IMAGE), x.var(OVER_IMAGE, ddof=1)),
-        "m - 1",
-    ),
-    (
-        on_moments.images,
-        lambda x: (x.mean(OVER_IMAGE), x.mean(OVER_IMAGE)),
-        "variance is not",
-    ),
-    (on_moments.images, lambda x: x.no_such_thing, "raised AttributeError"),
-    (on_moments.stable, lambda x: moments(x).variance, "Correct. Right up to"),
-    (on_moments.stable, ONE_PASS, "still rounded"),
-    (on_moments.stable, lambda x: x.var(axis=0), "still rounded"),
+    (on_moments.effective, lambda n, r: n / (1 + n * (n - 1) * r), "n squared"),
+    (on_moments.effective, lambda n, r: 1 / (1 + (n - 1) * r), "share that is left"),
+    (on_moments.effective, lambda n, r: (1 + (n - 1) * r) / n, "Turn it over"),
+    (on_moments.effective, lambda n, r: float(n), "as if rho were 0"),
+    (on_moments.effective, lambda n, r: n * (1 - r), "must stay finite"),
+    (on_moments.effective, lambda n, r: 1 / r, "very many"),
+    (on_moments.effective, lambda n, r: 2.0, "worth their number"),
+    (on_moments.effective, lambda n, r: n if not r else 2.0, "equal places are worth"),
     (on_moments.pool, lambda *parts: _pooled(*parts), "Correct. The same"),
     (on_moments.pool, averaged_variances, "distance between the means"),
     (
@@ -193,80 +306,117 @@ ANSWERS = [
     ),
     (on_transform.norm_after, lambda r, *a: r, "20000 steps lead to 7.75, and yours"),
     # gradient
-    (on_gradient.mean_only, lambda g: g - g.mean(0), "Correct. What all"),
-    (on_gradient.mean_only, lambda g: None, "returns nothing"),
-    (on_gradient.mean_only, lambda g: g, "direct path alone"),
-    (on_gradient.mean_only, lambda g: g - g.sum(0), "does each x get"),
-    (on_gradient.mean_only, lambda g: g - g.mean(), "over the channels"),
-    (on_gradient.mean_only, lambda g: 0 * g, "Then add"),
-    (on_gradient.backward, backward, "Correct. Three gradients"),
-    (on_gradient.backward, lambda *a: None, "returns nothing"),
-    (on_gradient.backward, lambda *a: a[0], "Return 3 arrays"),
-    (on_gradient.backward, lambda *a: backward(*a, 0, 0), "direct path alone"),
-    (on_gradient.backward, lambda *a: backward(*a, 0), "the mean is missing"),
-    (on_gradient.backward, lambda *a: backward(*a, 1, 0), "the variance is missing"),
-    (on_gradient.backward, lambda *a: backward(*a, root=0), "divided by the root"),
-    (on_gradient.backward, spoilt(lambda x, g, b, k: (x / k, g, b)), "lacks gamma"),
-    (on_gradient.backward, spoilt(lambda x, g, b, k: (-x, g, b)), "grad_x is not"),
-    (on_gradient.backward, spoilt(lambda x, g, b, k: (x, b, g)), "swapped"),
-    (
-        on_gradient.backward,
-        spoilt(lambda x, g, b, k: (x, g, b / 7)),
-        "grad_beta is off",
-    ),
-    (on_gradient.backward, spoilt(lambda x, g, b, k: (x, k, b)), "grad_gamma is off"),
+    (on_gradient.repaired, backward, "Correct. Gamma stands"),
+    (on_gradient.repaired, lambda *a: None, "returns nothing"),
+    (on_gradient.repaired, lambda *a: a[0], "Return 3 arrays"),
+    (on_gradient.repaired, gamma_forgotten, "for gamma = 1. Compare"),
+    (on_gradient.repaired, lambda *a: backward(*a, 1, 0), "where it was right"),
+    (on_gradient.repaired, lambda *a: backward(*a, 0, 1), "all ones"),
+    (on_gradient.repaired, spoilt(lambda x, g, b, k: (x, b, g)), "grad_gamma was"),
+    (on_gradient.repaired, spoilt(lambda x, g, b, k: (x, g, 2 * b)), "grad_beta was"),
+    (on_gradient.repaired, spoilt(lambda x, g, b, k: (x, x, b)), "grad_gamma should"),
+    (on_gradient.rms, rms, "Correct. One sum less"),
+    (on_gradient.rms, lambda *a: None, "returns nothing"),
+    (on_gradient.rms, lambda *a: rms(*a, along=0), "direct path alone"),
+    (on_gradient.rms, lambda *a: rms(*a, level=1), "That is batch norm's"),
+    (on_gradient.rms, lambda *a: rms(*a, along=5), "not the sum"),
+    (on_gradient.rms, lambda *a: rms(*a, along=0.2), "twice"),
+    (on_gradient.rms, lambda *a: rms(*a, along=-1), "which sign"),
+    (on_gradient.rms, lambda *a: rms(*a, along=2), "a 2 below the line"),
+    (on_gradient.rms, lambda *a: rms(*a, along=0.5), "the square brings a 2"),
+    (on_gradient.rms, lambda *a: rms(*a, root=0), "division by r is missing"),
+    (on_gradient.rms, lambda g, x, e: rms(g.T, x.T, e).T, "here over features"),
+    (on_gradient.rms, lambda g, x, e: rms(g.T, x.T, 0).T, "here over features"),
+    (on_gradient.rms, lambda *a: rms(*a, of_x=True), "has y where yours has x"),
+    (on_gradient.rms, lambda g, x, e: 0 * g, "Two paths"),
     (on_gradient.swallowed, [0, 2, 4, 6, 8], "Correct. A shift plus"),
     (on_gradient.swallowed, [1, 1, 1, 1, 1], "the text had them"),
     (on_gradient.swallowed, [1, 0, 0, 0, 0], "0.283 reaches x"),
     (on_gradient.swallowed, [1, 2], "yours are 2"),
     # axes
-    (on_axes.count, 32 * 28 * 28, "Correct. 32 examples"),
-    (on_axes.count, 16, "how many means"),
-    (on_axes.count, 28 * 28, "one map"),
-    (on_axes.count, 32 * 16 * 28, "channels are second"),
-    (on_axes.count, 7, "Multiply"),
-    (on_axes.channels_first, first, "Correct. Dense"),
-    (on_axes.channels_first, lambda *a: None, "returns nothing"),
-    (on_axes.channels_first, lambda *a: first(*a, epsilon=0), "where is epsilon"),
-    (
-        on_axes.channels_first,
-        lambda x, g, b: g * (x - x.mean(0)) / np.sqrt(x.var(0) + 1e-3) + b,
-        "For shape (7, 3, 5) your code raised ValueError",
-    ),
-    (
-        on_axes.channels_first,
-        lambda x, g, b: first(x, g, b) if x.ndim < 5 else x,
-        "fails for shape (7, 3, 5, 2, 4)",
-    ),
-    (on_axes.instance, (0, -1), "Correct. One mean"),
-    (on_axes.instance, [3, 0], "Correct. One mean"),
-    (on_axes.instance, -1, "batch norm"),
-    (on_axes.instance, 0, "channels of an example"),
-    (on_axes.instance, (1, 2), "averages over axes (0, 3)"),
-    (on_axes.instance, (1, 9), "raised ValueError"),
+    (on_axes.shares, SHARES, "Correct. With half the batch"),
+    (on_axes.shares, 3136, "a dict with the names"),
+    (on_axes.shares, SHARES | {"layer": ...}, "where each ... stands"),
+    (on_axes.shares, SHARES | {"batch": 256}, "batch: that is how many means"),
+    (on_axes.shares, SHARES | {"batch": 16 * 256 * 14}, "channels are second"),
+    (on_axes.shares, SHARES | {"instance": 16 * 196}, "all examples"),
+    (on_axes.shares, SHARES | {"layer": 256}, "one location"),
+    (on_axes.shares, SHARES | {"group": 32 * 196}, "how many channels has each"),
+    (on_axes.shares, SHARES | {"group": 7}, "group: Multiply"),
+    (on_axes.backward, image_backward, "Correct. Dense"),
+    (on_axes.backward, lambda *a: None, "Return 3 arrays"),
+    (on_axes.backward, lambda *a: image_backward(*a, over=len), "in channel 0 it sums"),
+    (on_axes.backward, lambda *a: image_backward(*a, over=len), "Right for (7, 3) and"),
+    (on_axes.backward, lambda *a: image_backward(*a)[::-1], "grad_x should have shape"),
+    (on_axes.backward, lambda g, x, k: image_backward(g, x, 2 * k), "grad_x is off."),
+    (on_axes.backward, lambda g, x, k: 1 / 0, "raised ZeroDivisionError"),
+    (on_axes.group, in_groups, "Correct. Four ranks"),
+    (on_axes.group, lambda *a: None, "returns nothing"),
+    (on_axes.group, lambda *a: in_groups(*a, epsilon=0), "where is epsilon"),
+    (on_axes.group, lambda *a: in_groups(*a, first=0), "belongs to one example"),
+    (on_axes.group, lambda x, g, b, n: in_groups(x, 1, 0, n), "are not used"),
+    (on_axes.group, lambda *a: in_groups(*a, places=False), "over all places too"),
+    (on_axes.group, lambda *a: in_groups(*a, neighbours=False), "every so-many-th"),
+    (on_axes.group, lambda x, g, b, n: x, "fails for shape (5, 6) with groups=2"),
     # population
-    (on_population.steps, lambda m, s: int(np.log(s) / np.log(m)) + 1, "Correct. 459"),
-    (on_population.steps, lambda m, s: None, "returns nothing"),
-    (on_population.steps, lambda m, s: 1 / (1 - m), "a third is left"),
-    (on_population.steps, lambda m, s: int(np.log(s) / np.log(m)), "one step early"),
-    (on_population.steps, lambda m, s: int(np.log(s) / np.log(m)) + 2, "step late"),
-    (on_population.steps, lambda m, s: 7, "Take logarithms"),
     (
-        on_population.debias,
-        lambda x, m: averaged(x, m) / (1 - m ** len(x)),
-        "Correct. The weights",
+        on_population.steps,
+        lambda m, v, s: int(np.log(s * v) / np.log(m)) + 1,
+        "Correct. 459",
     ),
-    (on_population.debias, lambda x, m: None, "returns nothing"),
-    (on_population.debias, averaged, "59 % of it"),
-    (on_population.debias, lambda x, m: averaged(x, m) / (1 - m), "not 1 - momentum^t"),
-    (on_population.debias, lambda x, m: np.mean(x), "plain average of all"),
-    (on_population.debias, lambda x, m: averaged(x, m, x[0]), "nine times"),
-    (on_population.debias, lambda x, m: averaged(x[1:], m, x[0]), "nine times"),
-    (on_population.debias, lambda x, m: x[-1], "what is not the start"),
-    (on_population.choose, 0.98, "Correct. 2.3e-03"),
-    (on_population.choose, 0.99, "Forget faster"),
-    (on_population.choose, 0.9, "Forget more slowly"),
-    (on_population.choose, 99, "less than 1"),
+    (on_population.steps, lambda m, v, s: None, "returns nothing"),
+    (on_population.steps, lambda m, v, s: 1 / (1 - m), "a third is left"),
+    (
+        on_population.steps,
+        lambda m, v, s: int(np.log(s) / np.log(m)) + 1,
+        "small beside 0.02",
+    ),
+    (
+        on_population.steps,
+        lambda m, v, s: int(np.log(s * v) / np.log(m)),
+        "one update early",
+    ),
+    (
+        on_population.steps,
+        lambda m, v, s: int(np.log(s * v) / np.log(m)) + 2,
+        "one update late",
+    ),
+    (on_population.steps, lambda m, v, s: 7, "Take logarithms"),
+    (on_population.rate, lambda t, m: (1 - m) / (1 - m**t), "Correct. It falls"),
+    (on_population.rate, lambda t, m: None, "returns nothing"),
+    (on_population.rate, lambda t, m: 1 - m, "the first rate is 1"),
+    (on_population.rate, lambda t, m: 1 / t, "the plain average"),
+    (
+        on_population.rate,
+        lambda t, m: 1 / (1 - m**t) if t > 1 else 1,
+        "numerator is missing",
+    ),
+    (
+        on_population.rate,
+        lambda t, m: (1 - m) / (1 - m ** (t - 1)) if t > 1 else 1,
+        "one update behind",
+    ),
+    (
+        on_population.rate,
+        lambda t, m: 1 - m if t > 1 else 1,
+        "rate of the plain moving average",
+    ),
+    (on_population.rate, lambda t, m: m**t / m, "is 15.26 then"),
+    (on_population.recalibration, recalibrate, "Correct. The same statistics"),
+    (on_population.recalibration, lambda n, b: None, "first batch norm layer has not"),
+    (on_population.recalibration, first_only, "second batch norm layer has not"),
+    (
+        on_population.recalibration,
+        on_their_own,
+        "in batches of 6, the variance of the sec",
+    ),
+    (on_population.recalibration, without_means, "the mean of the first"),
+    (on_population.recalibration, training_it, "A weight has changed"),
+    (
+        on_population.recalibration,
+        averaging,
+        "in batches of 6, the variance of the first",
+    ),
     # layer
     (on_layer.repaired, lambda c: Two(c), "Correct"),
     (on_layer.repaired, lambda c: Two(c, always=True), "The same question twice"),
@@ -286,16 +436,27 @@ ANSWERS = [
         "Whose statistics",
     ),
     (on_layer.evaluate, lambda n, x, y, size: 0.5, "You found 0.5"),
+    (on_layer.evaluate, lambda n, x, y, size: in_use(n, x, y, 23), "at once"),
+    (
+        on_layer.evaluate,
+        lambda n, x, y, k: in_use(n, x[: len(x) // k * k], y[: len(x) // k * k], k),
+        "count for less",
+    ),
     (on_layer.evaluate, mean_of_batches, "10, 10 and 3"),
     (
         on_layer.diagnose,
-        ["Underfitting", "statistics", "overfitting"],
+        ["Underfitting", "statistics", "overfitting", "dropout"],
         "Correct. B is cured",
     ),
-    (on_layer.diagnose, ["overfitting"] * 3, "A: it is bad"),
-    (on_layer.diagnose, ["underfitting", "overfitting", "overfitting"], "B: compare"),
-    (on_layer.diagnose, ["underfitting", "statistics", "statistics"], "C: it is"),
-    (on_layer.diagnose, ["statistics", "bad luck"], "three words"),
+    (on_layer.diagnose, ["overfitting"] * 4, "A: it is bad"),
+    (on_layer.diagnose, ["underfitting"] + ["overfitting"] * 3, "B: compare"),
+    (on_layer.diagnose, ["underfitting"] + ["statistics"] * 3, "C: it is"),
+    (
+        on_layer.diagnose,
+        ["underfitting", "statistics", "overfitting", "overfitting"],
+        "D: in which mode",
+    ),
+    (on_layer.diagnose, ["statistics", "bad luck"], "four words"),
     # network
     (on_network.saturated, 2.3 / 1.96 / np.sqrt(30), "Correct. About one"),
     (on_network.saturated, 1, "67 % of the values"),
@@ -335,34 +496,20 @@ ANSWERS = [
     (on_network.dead, lambda y: (y == 0).all(axis=0), "Return one number"),
     (on_network.dead, lambda y: 2 if np.isfinite(y).all() else 0, "until one unit"),
     # parameters
-    (on_parameters.channels, 128, "Correct. A moving mean"),
-    (on_parameters.channels, 256, "more than one number"),
-    (on_parameters.channels, 64, "not all of its parameters"),
-    (on_parameters.channels, 512, "four vectors"),
-    (on_parameters.fold, lambda *a: fold(*a[:-1], epsilon=a[-1]), "Correct. With"),
-    (on_parameters.fold, lambda *a: None, "return two arrays"),
-    (on_parameters.fold, lambda *a: fold(*a[:-1], epsilon=0), "where is epsilon"),
-    (
-        on_parameters.fold,
-        lambda k, b, m, v, g, beta, e: (k * g / (v + e), b),
-        "divides by the root",
-    ),
-    (on_parameters.fold, lambda k, b, *rest: (k, b), "kernel is off"),
-    (
-        on_parameters.fold,
-        lambda *a: fold(a[0], None, *a[2:-1], epsilon=a[-1]),
-        "scales it like the rest",
-    ),
-    (
-        on_parameters.fold,
-        lambda *a: _fold_then_add(*a),
-        "goes through batch norm too",
-    ),
-    (
-        on_parameters.fold,
-        lambda *a: (fold(*a[:-1], epsilon=a[-1])[0], a[1]),
-        "what becomes of x = 0",
-    ),
+    (on_parameters.before_and_after, (74_240, 73_856), "Correct. Four vectors"),
+    (on_parameters.before_and_after, (73_984, 73_856), "keeps more than what"),
+    (on_parameters.before_and_after, (74_368, 73_856), "has no bias"),
+    (on_parameters.before_and_after, (73_728, 73_728), "add four vectors"),
+    (on_parameters.before_and_after, (74_240, 73_728), "go somewhere"),
+    (on_parameters.before_and_after, (74_240, 74_240), "left as it was"),
+    (on_parameters.before_and_after, (74_240, 7), "what else"),
+    (on_parameters.before_and_after, ..., "where the ... stands"),
+    (on_parameters.walk, lambda n: folded_network(n, 1), "Correct. It looks"),
+    (on_parameters.walk, lambda n: folded_network(n, 9), "ReLU, batch norm: the outp"),
+    (on_parameters.walk, lambda n: n, "batch norm, ReLU: right, but something"),
+    (on_parameters.walk, lambda n: n.layers, "return a Network"),
+    (on_parameters.walk, lambda n: without_norms(n), "batch norm, ReLU: the outputs"),
+    (on_parameters.walk, lambda n: folded_in_place(n), "given has changed"),
     (
         on_parameters.forward,
         lambda m, s, k, b: (m[:, None] * k, b + s @ k),
@@ -496,11 +643,6 @@ def _pool(means, variances, counts):
 def _divided(sum_mean, sum_variance, factor):
     share = 0 if factor == 0 else 1 / factor
     return sum_mean * share, sum_variance * share
-
-
-def _fold_then_add(kernel, bias, *batch_norm, epsilon=0.1):
-    kernel, shift = fold(kernel, None, *batch_norm[:-1], epsilon=epsilon)
-    return kernel, shift + bias
 
 
 @pytest.mark.parametrize(("check", "answer", "feedback"), ANSWERS)

@@ -132,6 +132,24 @@ def test_tf_cond_updates_at_test_time_only_if_the_update_is_made_outside(inside)
     assert (moved == 0) if inside else (moved > 200)
 
 
+def test_the_average_of_the_tf_cond_recipe_starts_at_zero_even_for_the_variance():
+    """Chapter 6 writes it as shadow = decay * shadow + (1 - decay) * batch, from 0."""
+    v1, shadow = tf.compat.v1, np.zeros((2, 3))
+    with tf.Graph().as_default(), v1.Session() as session:
+        x = v1.placeholder(tf.float64, (None, 3))
+        moments_now = list(v1.nn.moments(x, [0]))
+        average = v1.train.ExponentialMovingAverage(decay=0.5)
+        update = average.apply(moments_now)
+        kept = [average.average(value) for value in moments_now]
+        session.run(v1.global_variables_initializer())
+        for seed in range(3):
+            agree(shadow, session.run(kept))
+            batch = friendly((8, 3), seed=seed)
+            session.run(update, {x: batch})
+            shadow = 0.5 * shadow + 0.5 * np.array([batch.mean(0), batch.var(0)])
+        agree(shadow, session.run(kept))
+
+
 # Keras: the layer, several steps of it, with its state.
 
 

@@ -101,13 +101,13 @@ FAULTS = {
         "grad_x = grad_y * 1.0",
         "test_gradient.py::test_central_differences_in_random_directions",
     ),
-    "the road through the mean is missing": (
+    "the path through the mean is missing": (
         "gradient.py",
         "grad_x = grad_y - (share * grad_beta + x_hat * (share * grad_gamma))",
         "grad_x = grad_y - x_hat * (share * grad_gamma)",
         "test_gradient.py::test_the_gradient_sums_to_zero_over_the_batch",
     ),
-    "the road through the variance is missing": (
+    "the path through the variance is missing": (
         "gradient.py",
         "grad_x = grad_y - (share * grad_beta + x_hat * (share * grad_gamma))",
         "grad_x = grad_y - share * grad_beta",
@@ -239,7 +239,7 @@ FAULTS = {
         "itertools.pairwise(cuts[2:])",
         "test_blocks.py::test_the_number_of_threads_changes_no_bit[many blocks-numpy]",
     ),
-    "fast: the gradient forgets the road through the variance": (
+    "fast: the gradient forgets the path through the variance": (
         "blocks/_twins.py",
         "slope = multiplier * inverse**2 * product / m",
         "slope = 0 * product",

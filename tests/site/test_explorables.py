@@ -178,7 +178,7 @@ def core_faults(page, size):
     column, grad = x[:, np.newaxis], grad_y[:, np.newaxis]
     y, m, v = bnlib.batch_norm(column, [gamma], [beta])
     grad_x, grad_gamma, grad_beta = bnlib.batch_norm_backward(grad, column)
-    own_road, *_ = bnlib.batch_norm_inference_backward(grad, column, m, v)
+    direct, *_ = bnlib.batch_norm_inference_backward(grad, column, m, v)
     population = bnlib.Exponential(1, momentum=0.9)
     population.restore({**population.state(), "mean": [0.3], "variance": [2.0]})
     population.update(bnlib.Moments([mean], [variance], size))
@@ -191,7 +191,7 @@ def core_faults(page, size):
             "gradX": grad_x,
             "gradGamma": grad_gamma,
             "gradBeta": grad_beta,
-            "ownRoad": own_road,
+            "direct": direct,
         },
         "blend": {"mean": population.mean, "variance": population.variance},
     }
@@ -340,8 +340,8 @@ CASES = {
     ),
     "gradient": Case(
         "part1/04_gradient",
-        {"gradX": "grad_x", "ownRoad": "own_road"},
-        lambda n: [*n["gradX"], n["sum"], n["ownSum"]],
+        {"gradX": "grad_x", "direct": "direct"},
+        lambda n: [*n["gradX"], n["sum"], n["directSum"]],
         (
             "",
             "gradient.x=-3,3,0.1,0.2,-0.1,2.9&gradient.seed=7",
@@ -425,7 +425,7 @@ def test_the_sentence_says_the_numbers(visit):
     assert f"{shown(network[0]['spread']['normed'])} with it" in network[1]
     for value in (transform[0]["training"][0], transform[0]["inference"][0]):
         assert shown(value) in transform[1]
-    assert f"add up to {shown(gradient[0]['ownSum'])}" in gradient[1]
+    assert f"add up to {shown(gradient[0]['directSum'])}" in gradient[1]
     assert "add up to 0.000" in gradient[1]
     assert f"the mean {shown(axes[0]['mean'])} and the variance" in axes[1]
     assert f"{100 * 0.99**60:.0f} % of the start is left" in population[1]
@@ -460,7 +460,7 @@ def test_one_x_moves_every_gradient_and_their_sum_stays_0(visit):
         act(page.get_by_label("x 2", exact=True))
         after = numbers(page, "gradient")
         assert np.abs(after["gradX"] - before["gradX"]).min() > 1e-6
-        assert abs(after["sum"]) < 1e-12 < abs(after["ownSum"])
+        assert abs(after["sum"]) < 1e-12 < abs(after["directSum"])
     assert says(page, "gradient").startswith("All six grad_x have changed.")
 
 

@@ -438,7 +438,7 @@ def test_an_output_that_was_not_stored_is_found(browser, copy):
     notebook = nbformat.read(ROOT / "book/part1/02_moments.ipynb", as_version=4)
     for old, new, fault in [
         ("(100, 6)\n", "(100, 7)\n", "text differs"),
-        ("load_digits", "load_wine", "code differs"),
+        ("load_sample_image", "load_wine", "code differs"),
         (
             re.search(r"[0-9a-f]{64}\.svg", (SITE / CHAPTER).read_text())[0],
             "story.svg",

@@ -4,45 +4,137 @@ import operator
 
 import numpy as np
 
-from bnlib.axes import layout
 from bnlib.book.exercises import NotYet, arrays, checker, close
+from bnlib.gradient import batch_norm_backward
 from bnlib.transform import batch_norm
 
-__all__ = ["channels_first", "count", "instance"]
+__all__ = ["backward", "group", "shares"]
+
+EPSILON = 1e-3
 
 
 @checker
-def count(answer):
-    """Check `answer`: how many values share one mean in (32, 16, 28, 28), channels first."""
-    answer = operator.index(answer)
+def shares(answer):
+    """Check `answer`: how many values share a mean in (16, 256, 14, 14), channels first, by norm.
+
+    A dict with `batch`, `instance`, `layer` and `group`, for 32 groups.
+    """
+    n, c, place = 16, 256, 14 * 14
+    right = {"batch": n * place, "instance": place}
+    right |= {"layer": c * place, "group": c // 32 * place}
+    if not isinstance(answer, dict) or set(answer) != set(right):
+        raise NotYet(f"Give a dict with the names {', '.join(right)}.")
+    if ... in answer.values():
+        raise NotYet("Put a number where each ... stands.")
+    means = {"batch": c, "instance": n * c, "layer": n, "group": n * 32}
     hints = {
-        16: "That is how many means there are. How many values go into each?",
-        32: "That would be a dense layer. Here each example brings a whole map.",
-        28 * 28: "That is one map. The mean runs over all the examples as well.",
-        32 * 16 * 28: "That keeps the last axis, and here the channels are second.",
-        32 * 16 * 28 * 28: "Those are all values. Each channel has a mean of its own.",
+        (
+            "batch",
+            n * c * 14,
+        ): "That keeps the last axis; here the channels are second.",
+        ("batch", place): "That is one map. The examples are averaged as well.",
+        ("instance", n * place): "That is one channel of all examples, batch norm.",
+        ("layer", c): "That is one location. Over the whole example, please.",
+        ("group", 32 * place): "There are 32 groups; how many channels has each?",
+        ("group", n * c // 32 * place): "A group belongs to one example.",
     }
-    if answer != 32 * 28 * 28:
-        raise NotYet(hints.get(answer, "Multiply the sizes of the averaged axes."))
-    return "32 examples times 784 locations."
+    for norm, expected in right.items():
+        found = operator.index(answer[norm])
+        if found == expected:
+            continue
+        if found == means[norm]:
+            raise NotYet(f"{norm}: that is how many means there are.")
+        words = "Multiply the sizes of the axes that are averaged."
+        raise NotYet(f"{norm}: {hints.get((norm, found), words)}")
+    return "With half the batch, only batch norm has fewer values."
 
 
 @checker
-def channels_first(answer):
-    """Check `answer(x, gamma, beta)`: batch norm of `(N, C, ...)` of any rank, epsilon 1e-3."""
-    gamma, beta = np.array([2.0, -1.0, 0.5]), np.array([0.0, 1.0, -4.0])
-    for shape in [(7, 3), (7, 3, 5), (7, 3, 5, 2), (7, 3, 5, 2, 4), (7, 3, 3, 3)]:
+def backward(answer):
+    """Check `answer(grad_y, x, gamma)`: the gradients of x, gamma and beta, channels last."""
+    gamma, worked = np.array([2.0, -1.0, 0.5]), []
+    for shape in [(7, 3), (7, 1, 1, 3), (4, 5, 3), (2, 5, 4, 3), (2, 3, 3, 3, 3)]:
         x = _uneven(shape)
-        y = _run(answer, x, gamma, beta)
-        if close(y, batch_norm(x, gamma, beta, axis=1)[0]):
-            continue
-        if close(y, batch_norm(x, gamma, beta, axis=1, epsilon=0)[0]):
-            raise NotYet("Nearly: where is epsilon?")
-        raise NotYet(
-            f"It fails for shape {shape}: which axes are averaged, and do mean, "
-            "gamma and beta line up with axis 1?"
-        )
+        grad_y = np.random.default_rng(1).normal(1, 2, shape)
+        mine = _run(answer, shape, grad_y.copy(), x.copy(), gamma.copy())
+        if not isinstance(mine, (tuple, list)) or len(mine) != 3:
+            raise NotYet("Return 3 arrays: grad_x, grad_gamma, grad_beta.")
+        right = batch_norm_backward(grad_y, x, gamma)
+        for name, found, expected in zip(
+            ("grad_x", "grad_gamma", "grad_beta"), mine, right, strict=True
+        ):
+            if np.shape(found) != expected.shape:
+                raise NotYet(
+                    f"For shape {shape}, {name} should have shape {expected.shape}; "
+                    f"yours has {np.shape(found)}."
+                )
+            if close(found, expected):
+                continue
+            before = f"Right for {' and '.join(map(str, worked))}. " if worked else ""
+            says = f"{before}For shape {shape}, {name} is off"
+            total = np.sum(found, axis=tuple(range(x.ndim - 1)))
+            if name == "grad_x" and np.max(np.abs(total)) > 1e-6 * np.sum(
+                np.abs(found)
+            ):
+                says += f": in channel 0 it sums to {total[0]:.3g}"
+            raise NotYet(f"{says}.")
+        worked.append(shape)
     return "Dense, 1-D, 2-D and 3-D with the same lines."
+
+
+@checker
+def group(answer):
+    """Check `answer(x, gamma, beta, groups)`: group norm, channels last, any rank, epsilon 1e-3."""
+    gamma = np.array([2.0, -1.0, 0.5, 1.0, 3.0, -2.0])
+    beta = np.array([0.0, 1.0, -4.0, 2.0, 0.5, 3.0])
+    for shape in [(5, 6), (4, 5, 6), (3, 5, 2, 6), (2, 3, 2, 5, 6)]:
+        for groups in (2, 3, 1, 6):
+            x = _uneven(shape)
+            returned = _run(answer, shape, x.copy(), gamma.copy(), beta.copy(), groups)
+            parts = None if returned is None else (returned,)
+            (y,) = arrays(parts, ("y",), shape)
+            if not close(y, _grouped(x, groups) * gamma + beta):
+                raise NotYet(_what_grouped(y, x, gamma, beta, groups))
+    return "Four ranks and four numbers of groups."
+
+
+def _what_grouped(y, x, gamma, beta, groups):
+    """Say what a wrong group norm does, or for which input it fails."""
+    batch = (0, *range(1, x.ndim - 1), x.ndim)
+    space = (*range(1, x.ndim - 1), x.ndim)
+    known = [
+        (_grouped(x, groups), "Gamma and beta are not used, or not per channel."),
+        (_grouped(x, groups, batch) * gamma + beta, "A group belongs to one example."),
+        (
+            _grouped(x, groups, x.ndim) * gamma + beta,
+            "That keeps the location. A group is averaged over all places too.",
+        ),
+        (_grouped(x, groups, space, 0) * gamma + beta, "Nearly: where is epsilon?"),
+        (
+            _interleaved(x, groups) * gamma + beta,
+            "Your groups take every so-many-th channel; neighbours belong together.",
+        ),
+    ]
+    for values, words in known:
+        if close(y, values):
+            return words
+    return (
+        f"It fails for shape {x.shape} with groups={groups}: which axes are averaged?"
+    )
+
+
+def _grouped(x, groups, axes=None, epsilon=EPSILON):
+    split = x.reshape(*x.shape[:-1], groups, -1)
+    axes = (*range(1, x.ndim - 1), x.ndim) if axes is None else axes
+    return batch_norm(split, axes=axes, epsilon=epsilon)[0].reshape(x.shape)
+
+
+def _interleaved(x, groups):
+    """Group norm whose groups take every `groups`-th channel."""
+    order = np.arange(x.shape[-1]).reshape(-1, groups).T.ravel()
+    y = np.empty_like(x)
+    y[..., order] = _grouped(x[..., order], groups)
+    return y
 
 
 def _uneven(shape):
@@ -52,30 +144,11 @@ def _uneven(shape):
     return 0.01 * growth * np.random.default_rng(0).normal(1, 1, shape)
 
 
-def _run(answer, x, gamma, beta):
+def _run(answer, shape, *arguments):
     """Call the learner's function, and say for which shape it fails."""
     try:
-        returned = answer(x.copy(), gamma.copy(), beta.copy())
+        return answer(*arguments)
     except Exception as error:
         raise NotYet(
-            f"For shape {x.shape} your code raised {type(error).__name__}: {error}"
+            f"For shape {shape} your code raised {type(error).__name__}: {error}"
         ) from error
-    parts = None if returned is None else (returned,)
-    return arrays(parts, ("y",), x.shape)[0]
-
-
-@checker
-def instance(answer):
-    """Check `answer`: the `axis` that normalises each map of `(N, H, W, C)` alone."""
-    shape = (2, 3, 5, 7)
-    kept = layout(shape, answer).axis
-    if kept == (3,):
-        raise NotYet("That is batch norm: the examples are averaged together.")
-    if kept == (0,):
-        raise NotYet("That averages the channels of an example together.")
-    if kept != (0, 3):
-        raise NotYet(
-            f"That averages over axes {layout(shape, answer).axes}. "
-            "Only H and W should be."
-        )
-    return "One mean per example and channel: instance norm."

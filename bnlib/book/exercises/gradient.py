@@ -5,80 +5,109 @@ import numpy as np
 from bnlib.book.exercises import NotYet, arrays, checker, close
 from bnlib.gradient import batch_norm_backward
 
-__all__ = ["backward", "mean_only", "swallowed"]
+__all__ = ["repaired", "rms", "swallowed"]
 
 
-def _batch():
-    """A batch, a random upstream gradient and a gamma that is not 1."""
-    rng = np.random.default_rng(0)
+@checker
+def repaired(answer):
+    """Check `answer(grad_y, x, gamma, epsilon)`: a backward pass that was wrong for some gammas."""
+    rng, epsilon = np.random.default_rng(0), 0.1
     x = rng.normal((3, -1), (2, 0.5), (7, 2))
-    return rng.normal(size=x.shape), x, np.array([3.0, -0.5])
+    random, ones = rng.normal(size=x.shape), np.ones(x.shape)
+    for grad_y, gamma, words in [
+        (ones, (3.0, -0.5), "It is wrong for an upstream gradient of all ones."),
+        (random, (1.0, 1.0), "It is wrong for gamma = 1, where it was right before."),
+        (
+            random,
+            (3.0, -0.5),
+            "Right for all ones, and right for gamma = 1. Compare it with the nine steps for a "
+            "random grad_y and gamma = 2: by what factor is each of the three terms off?",
+        ),
+    ]:
+        gamma = np.array(gamma)
+        grads = _three(answer(grad_y.copy(), x.copy(), gamma.copy(), epsilon), x.shape)
+        right = batch_norm_backward(grad_y, x, gamma, epsilon=epsilon)
+        for name, mine, its in zip(
+            ("gamma", "beta"), grads[1:], right[1:], strict=True
+        ):
+            if not close(mine, its, 1e-6) and np.max(np.abs(mine - its)) > 1e-9:
+                raise NotYet(f"grad_{name} was right, and is not any more.")
+        if np.max(np.abs(grads[0] - right[0])) > 1e-9:
+            raise NotYet(words)
+    return "Gamma stands before all three terms, or inside all three."
 
 
-@checker
-def mean_only(answer):
-    """Check `answer(grad_y)`: the backward pass of y = x - mean(x), for `(N, C)`."""
-    grad_y = _batch()[0]
-    returned = answer(grad_y.copy())
-    (grad_x,) = arrays(
-        None if returned is None else (returned,), ("grad_x",), grad_y.shape
-    )
-    expected = grad_y - grad_y.mean(axis=0)
-    if close(grad_x, grad_y):
-        raise NotYet("That is the direct path alone. The mean depends on x too.")
-    if close(grad_x, grad_y - grad_y.sum(axis=0)):
-        raise NotYet("Nearly: how much of the mean's gradient does each x get?")
-    if close(grad_x, grad_y - grad_y.mean()):
-        raise NotYet("You averaged over the channels as well.")
-    if not close(grad_x, expected):
-        raise NotYet("Two paths: what comes back along each? Then add.")
-    return "What all examples ask for together is taken out."
-
-
-@checker
-def backward(answer):
-    """Check `answer(grad_y, x, gamma, epsilon)`: the closed form, for `(N, C)`."""
-    grad_y, x, gamma = _batch()
-    epsilon = 0.1
-    returned = answer(grad_y.copy(), x.copy(), gamma.copy(), epsilon)
+def _three(returned, shape):
+    """Unpack grad_x, grad_gamma and grad_beta, or say what is missing."""
     names = ("grad_x", "grad_gamma", "grad_beta")
     if not isinstance(returned, (tuple, list)) or len(returned) != 3:
-        arrays(returned, names, x.shape)  # says what is missing
-    (grad_x,) = arrays(returned[:1], names[:1], x.shape)
-    grad_gamma, grad_beta = arrays(returned[1:], names[1:], (2,))
-    right = batch_norm_backward(grad_y, x, gamma, epsilon=epsilon)
-    _parameters(grad_gamma, grad_beta, *right[1:])
-    for wrong, words in _without_a_part(x, gamma, epsilon, grad_y, *right):
-        if close(grad_x, wrong):
-            raise NotYet(words)
-    if not close(grad_x, right[0]):
-        raise NotYet("grad_gamma and grad_beta are right, grad_x is not.")
-    return "Three gradients from two sums."
-
-
-def _without_a_part(x, gamma, epsilon, grad_y, grad_x, grad_gamma, grad_beta):
-    """List the likely wrong values of grad_x, and what to say to each."""
-    s = np.sqrt(x.var(axis=0) + epsilon)
-    x_hat = (x - x.mean(axis=0)) / s
-    own = gamma / s * grad_y
-    shift, stretch = (gamma / s / len(x) * g for g in (grad_beta, x_hat * grad_gamma))
+        arrays(returned, names, shape)  # says what is missing
     return [
-        (own, "grad_x has the direct path alone. What comes back from the statistics?"),
-        (own - shift, "The path through the variance is missing in grad_x."),
-        (own - stretch, "The path through the mean is missing in grad_x."),
-        (grad_x / gamma, "grad_x lacks gamma."),
-        (grad_x * s, "grad_x is not divided by the root."),
+        *arrays(returned[:1], names[:1], shape),
+        *arrays(returned[1:], names[1:], shape[1:]),
     ]
 
 
-def _parameters(grad_gamma, grad_beta, gamma, beta):
-    """Compare the gradients of gamma and beta with the right ones."""
-    if close(grad_gamma, beta) and close(grad_beta, gamma):
-        raise NotYet("grad_gamma and grad_beta are swapped.")
-    if not close(grad_beta, beta):
-        raise NotYet("grad_beta is off: beta is added to every example, so add up.")
-    if not close(grad_gamma, gamma):
-        raise NotYet("grad_gamma is off: sum grad_y * x_hat, with epsilon in x_hat.")
+@checker
+def rms(answer):
+    """Check `answer(grad_y, x, epsilon)`: the gradient of y = x / sqrt(mean(x^2) + epsilon)."""
+    rng, epsilon = np.random.default_rng(0), 0.1
+    x = rng.normal(1, (2, 0.5, 1, 3, 1), (3, 5))
+    grad_y = rng.normal(size=x.shape)
+    returned = answer(grad_y.copy(), x.copy(), epsilon)
+    (grad_x,) = arrays(None if returned is None else (returned,), ("grad_x",), x.shape)
+
+    def of(epsilon, axis):
+        r = np.sqrt((x**2).mean(axis=axis, keepdims=True) + epsilon)
+        return r, x / r * (grad_y * x / r).mean(axis=axis, keepdims=True)
+
+    (r, along), (r0, along0), (r1, along1) = of(epsilon, 1), of(0, 0), of(epsilon, 0)
+    level = grad_y.mean(axis=1, keepdims=True)
+    for wrong, words in [
+        (grad_y / r, "That is the direct path alone. r depends on x too."),
+        (
+            (grad_y - level - along) / r,
+            "That is batch norm's. There is no mean here: how many paths are there?",
+        ),
+        (
+            (grad_y - 5 * along) / r,
+            "Nearly: r holds the mean of the squares, not the sum.",
+        ),
+        (
+            (grad_y - along / 5) / r,
+            "Nearly: you divide by the number of features twice.",
+        ),
+        ((grad_y + along) / r, "Nearly: which sign has the derivative of 1 / r?"),
+        (
+            (grad_y - 2 * along) / r,
+            "Nearly: the root of step 5 brings a 2 below the line.",
+        ),
+        (
+            (grad_y - along / 2) / r,
+            "Nearly: the square brings a 2, and it cancels another.",
+        ),
+        (grad_y - along, "The division by r is missing."),
+        (
+            (grad_y - along1) / r1,
+            "Those are means over the examples; here over features.",
+        ),
+        (
+            (grad_y - along0) / r0,
+            "Those are means over the examples; here over features.",
+        ),
+        (
+            (grad_y - x * (grad_y * x).mean(axis=1, keepdims=True)) / r,
+            "The second term has y where yours has x.",
+        ),
+    ]:
+        if close(grad_x, wrong):
+            raise NotYet(words)
+    if not close(grad_x, (grad_y - along) / r):
+        raise NotYet(
+            "Two paths. The direct one gives grad_y / r. For the other, what is the "
+            "gradient of r, and how does r change with one x?"
+        )
+    return "One sum less than batch norm, and one path."
 
 
 @checker

@@ -16,8 +16,12 @@ __all__ = ["diagnose", "evaluate", "repaired"]
 def evaluate(answer):
     """Check `answer(network, inputs, labels, size)`: accuracy in batches, changing nothing."""
     network, x, y, right = _half_right()
-    trial = copy.deepcopy(network)
-    found = {size: answer(trial, x.copy(), y.copy(), size) for size in (23, 10, 1)}
+    trial, largest = _Watched(copy.deepcopy(network).layers), {}
+    found = {}
+    for size in (23, 10, 1):
+        trial.largest = 0
+        found[size] = answer(trial, x.copy(), y.copy(), size)
+        largest[size] = trial.largest
     if found[23] is None:
         raise NotYet("The function returns nothing so far.")
     if _state(trial) != _state(network):
@@ -32,20 +36,25 @@ def evaluate(answer):
         )
     if wrong:
         raise NotYet(f"You found {found[23]:.3g}; it is {right:.3g}.")
+    if largest[10] > 10:
+        raise NotYet(
+            f"In batches of 10, please: the network got {largest[10]} at once."
+        )
     return "The same in any batches, and no trace left."
 
 
 @checker
 def diagnose(answer):
-    """Check `answer`: three words, what is wrong with networks A, B and C."""
+    """Check `answer`: four words, what is to be seen of networks A, B, C and D."""
     words = [str(word).strip().lower() for word in answer]
-    expected = ["underfitting", "statistics", "overfitting"]
-    if len(words) != 3 or not set(words) <= set(expected):
-        raise NotYet(f"Give three words, each one of {', '.join(sorted(expected))}.")
+    expected = ["underfitting", "statistics", "overfitting", "dropout"]
+    if len(words) != 4 or not set(words) <= set(expected):
+        raise NotYet(f"Give four words, each one of {', '.join(sorted(expected))}.")
     hints = [
         "A: it is bad on its own training data, whatever the statistics.",
         "B: compare its two numbers for the training data.",
         "C: it is perfect on the training data in both modes.",
+        "D: in which mode is it better?",
     ]
     for word, right, hint in zip(words, expected, hints, strict=True):
         if word != right:
@@ -85,14 +94,26 @@ def repaired(answer):
     return "Ask as often as you like: the answer stays."
 
 
+class _Watched(Network):
+    """A network that remembers the largest batch that it got."""
+
+    largest = 0
+
+    def outputs(self, x, **options):
+        self.largest = max(self.largest, len(x))
+        return super().outputs(x, **options)
+
+
 def _half_right():
     """A network with a population of its own, and data on which it is right 14 times in 23."""
     rng = np.random.default_rng(0)
     network = Network([BatchNorm(4, momentum=0.5), Dense(4, 3, rng)])
-    network(rng.normal(2, 1, (50, 4)), training=True)
     x = rng.normal(2, 1, (23, 4))
+    for _ in range(60):  # until all 23 in one batch are the population
+        network(x, training=True)
     y = network(x, training=False).argmax(axis=1)
-    y[14:] = (y[14:] + 1) % 3
+    wrong = [0, 2, 5, 6, 9, 13, 17, 20, 22]
+    y[wrong] = (y[wrong] + 1) % 3
     return network, x, y, 14 / 23
 
 

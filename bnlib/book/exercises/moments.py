@@ -5,7 +5,7 @@ import numpy as np
 from bnlib.book.exercises import NotYet, arrays, checker, close
 from bnlib.moments import merge_moments, moments
 
-__all__ = ["images", "pool", "stable"]
+__all__ = ["batch_size", "effective", "masked", "pool"]
 
 
 def _batch(shape, seed=0):
@@ -16,37 +16,22 @@ def _batch(shape, seed=0):
 
 
 @checker
-def images(answer):
-    """Check `answer(x)`: per-channel mean and variance of `(N, H, W, C)`."""
-    x = _batch((5, 4, 3, 2))
-    expected = moments(x)
-    mean, variance = arrays(answer(x.copy()), ("mean", "variance"), (2,))
-    if not close(mean, expected.mean):
-        raise NotYet("The mean is off. Which axes does a channel's average run over?")
-    if close(variance, np.sqrt(expected.variance)):
-        raise NotYet("That is the standard deviation: leave out the root.")
-    if close(variance, expected.variance * 60 / 59):
-        raise NotYet("You divided by m - 1. A batch variance divides by m.")
-    if not close(variance, expected.variance):
+def batch_size(answer):
+    """Check how many values make the mean right to 0.5, when the deviation is 10."""
+    if close(answer, 400):
+        return "10 divided by the root of 400 is 0.5."
+    if close(answer, 1600):
         raise NotYet(
-            "The mean is right, the variance is not: average (x - mean) squared."
+            "That starts from the mean, 20. Only the spread makes a mean miss."
         )
-    return "60 values a channel, one mean and one variance each."
-
-
-@checker
-def stable(answer):
-    """Check `answer(x)`: variance of float32 columns `(N, C)`, however large their mean."""
-    x = (10.0 ** np.array([0, 3, 6, 8]) + _batch((512, 4), seed=1)).astype(np.float32)
-    (variance,) = arrays((answer(x.copy()),), ("variance",), (4,))
-    expected = moments(x).variance
-    for column, power in enumerate((0, 3, 6, 8)):
-        if not close(variance[column], expected[column], rtol=1e-4):
-            raise NotYet(
-                f"At a mean of {10**power:,} you found {variance[column]:.3g}; "
-                f"it is {expected[column]:.3g}. What is still rounded to float32?"
-            )
-    return "Right up to a mean of 100,000,000."
+    if close(answer, 200):
+        raise NotYet("You used the variance, 100. The miss is deviation / root of m.")
+    if not np.isreal(answer) or answer <= 0:
+        raise NotYet("Give a number of values, 1 or more.")
+    raise NotYet(
+        f"With {answer:.4g} values it is off by {10 / np.sqrt(answer):.3g}. "
+        "The miss shrinks with the root of their number."
+    )
 
 
 @checker
@@ -72,3 +57,73 @@ def pool(answer):
             "The mean is right, the variance is not: spread within plus spread between."
         )
     return "The same as if the two batches had been one."
+
+
+@checker
+def masked(answer):
+    """Check `answer(x, mask)`: the moments of the rows of `(N, C)` where the mask is True."""
+    x, mask = 10 + _batch((6, 3), seed=3), np.array([True] * 4 + [False] * 2)
+
+    def compare(name, x, mask):
+        found = answer(x.copy(), mask.copy())
+        mean, variance = arrays(found, ("mean", "variance"), (3,))
+        expected = moments(x, weights=mask)
+        if not close(mean, expected.mean):
+            raise NotYet(
+                f"{name}: the mean is {mean[0]:.4g} in channel 0, not "
+                f"{expected.mean[0]:.4g}. Divide by the rows that count."
+            )
+        if close(variance * (mask.sum() - 1), expected.variance * mask.sum()):
+            raise NotYet(
+                f"{name}: the variance should divide by all of the rows that count."
+            )
+        if not close(variance, expected.variance):
+            raise NotYet(
+                f"{name}: the variance is {variance[0]:.4g} in channel 0, where the mean is "
+                f"{mean[0]:.4g}. It should be {expected.variance[0]:.4g}. "
+                "What do the hidden rows add?"
+            )
+
+    compare("All rows visible", x, np.ones(6, dtype=bool))
+    compare("Two of six rows hidden", x, mask)
+    x[4:] = np.nan
+    compare("NaN in the hidden rows", x, mask)
+    return "The hidden rows add nothing, whatever they hold."
+
+
+@checker
+def effective(answer):
+    """Check `answer(n, rho)`: how many independent values n correlated ones are worth."""
+    n, rho = 7, 0.3
+    value = answer(n, rho)
+    if value is None or value is ...:
+        raise NotYet("The function returns nothing so far.")
+    likely = {
+        n
+        / (1 + n * rho): "A place and itself make no pair: there are n (n - 1) pairs.",
+        n
+        / (
+            1 + (n - 1) * rho / 2
+        ): "Each pair is in the sum twice, as (i, j) and (j, i).",
+        n / (1 + n * (n - 1) * rho): "Divide by n squared, the pairs' part too.",
+        1 / (1 + (n - 1) * rho): "That is the share that is left; of how many places?",
+        (1 + (n - 1) * rho) / n: "That is the variance of the mean. Turn it over.",
+        1 / rho: "That is what it approaches when there are very many places.",
+        float(n): "That is the number of places, as if rho were 0.",
+        n
+        * (1 - rho): "With rho = 0.5 and many places it must stay finite: yours grows.",
+    }
+    for wrong, words in likely.items():
+        if close(value, wrong):
+            raise NotYet(words)
+    for n, rho, words in [
+        (5, 0, "Independent places are worth their number, 5"),
+        (5, 1, "Five equal places are worth one"),
+        (7, 0.3, "For n = 7 and rho = 0.3 sum all 49 covariances"),
+        (3, -0.2, "For n = 3 and rho = -0.2 the places balance each other"),
+    ]:
+        covariance = np.full((n, n), float(rho))
+        np.fill_diagonal(covariance, 1)
+        if not close(answer(n, rho), n**2 / covariance.sum()):
+            raise NotYet(f"{words}; your function gives {answer(n, rho):.4g}.")
+    return "For many places it approaches 1 / rho."

@@ -3,46 +3,77 @@
 import numpy as np
 
 from bnlib.book.exercises import NotYet, arrays, checker, close
+from bnlib.book.network import Activation, Conv2D, Dense, Network
+from bnlib.layer import BatchNorm
 
-__all__ = ["channels", "fold", "forward"]
-
-
-@checker
-def channels(answer):
-    """Check `answer`: the channels of a batch norm layer with 256 non-trainable parameters."""
-    answer = int(answer)
-    if answer == 256:
-        raise NotYet("Each channel keeps more than one number that is not trained.")
-    if answer == 64:
-        raise NotYet("The 256 are not all of its parameters, only those not trained.")
-    if answer != 128:
-        raise NotYet("Which of its four vectors are not trained?")
-    return "A moving mean and a moving variance each: 2 x 128, and 512 in all."
+__all__ = ["before_and_after", "forward", "walk"]
 
 
 @checker
-def fold(answer):
-    """Check `answer(kernel, bias, mean, variance, gamma, beta, epsilon)` for a dense layer."""
+def before_and_after(answer):
+    """Check `answer`: numbers kept by a 3x3 convolution, 64 to 128 maps, and batch norm; folded."""
+    before, after = map(int, answer)
+    kernel = 3 * 3 * 64 * 128
+    if before == kernel + 2 * 128:
+        raise NotYet(
+            "The first: batch norm has 128 channels, and keeps more than what is trained."
+        )
+    if before == kernel + 5 * 128:
+        raise NotYet("The first: this convolution has no bias.")
+    if before != kernel + 4 * 128:
+        raise NotYet("The first: add four vectors to the kernel's numbers.")
+    if after == kernel:
+        raise NotYet("The second: the shift has to go somewhere.")
+    if after == before:
+        raise NotYet("The second: nothing of batch norm is left as it was.")
+    if after != kernel + 128:
+        raise NotYet("The second: a kernel of the same shape, and what else?")
+    return "Four vectors fewer, and one bias more."
+
+
+@checker
+def walk(answer):
+    """Check `answer(network)`: folds where it may, and leaves the other batch norm layers."""
     rng = np.random.default_rng(0)
-    kernel, bias, mean, beta = (rng.normal(size=s) for s in ((5, 3), 3, 3, 3))
-    variance, gamma = rng.uniform(0.2, 4, (2, 3))
-    given = (kernel, bias, mean, variance, gamma, beta, 0.1)
-    returned = answer(*(np.copy(each) for each in given[:-1]), 0.1)
-    mine, mine_bias = _kernel_and_bias(returned, (5, 3), 3)
-    multiplier = gamma / np.sqrt(variance + 0.1)
-    if close(mine, kernel * gamma / np.sqrt(variance)):
-        raise NotYet("The kernel is nearly right: where is epsilon?")
-    if close(mine, kernel * gamma / (variance + 0.1)):
-        raise NotYet("Batch norm divides by the root of variance plus epsilon.")
-    if not close(mine, kernel * multiplier):
-        raise NotYet("The kernel is off: each column is multiplied by one number.")
-    if close(mine_bias, beta - mean * multiplier):
-        raise NotYet("The layer had a bias, and batch norm scales it like the rest.")
-    if close(mine_bias, bias + beta - mean * multiplier):
-        raise NotYet("The old bias goes through batch norm too: scale it.")
-    if not close(mine_bias, beta + (bias - mean) * multiplier):
-        raise NotYet("The kernel is right, the bias is not: what becomes of x = 0?")
-    return "With statistics that are not 0 and 1, so the check could have failed."
+    for name, layers, left in [
+        ("convolution, batch norm, ReLU", "cbr", 0),
+        ("convolution, ReLU, batch norm", "crb", 1),
+        ("batch norm, convolution", "bc", 1),
+        ("dense, batch norm, ReLU, dense, ReLU, batch norm", "dbrdrb", 1),
+    ]:
+        network, x = _network(layers, rng)
+        right = network(x, training=False)
+        mine = answer(network)
+        if not isinstance(mine, Network):
+            raise NotYet("The function should return a Network.")
+        if not close(network(x, training=False), right):
+            raise NotYet(f"{name}: the network that you were given has changed.")
+        if not close(mine(x, training=False), right):
+            raise NotYet(f"{name}: the outputs are no longer the same.")
+        if len(mine.norms) > left:
+            raise NotYet(f"{name}: right, but something that folds was not folded.")
+    return "It looks one layer back, and no farther."
+
+
+def _network(letters, rng):
+    """Make a network of c, d, b and r: convolution, dense, batch norm, ReLU, with an input."""
+    layers, channels = [], 4
+    shape = (6, 5, 5, channels) if "c" in letters else (6, channels)
+    for letter in letters:
+        if letter == "b":
+            layer = BatchNorm(channels)
+            layer.gamma[:], layer.beta[:] = rng.uniform(0.5, 2, channels), rng.normal()
+            for _ in range(300):  # until the start at 0 and 1 is forgotten
+                layer(rng.normal(3, 2, (9, channels)), training=True)
+        else:
+            kinds = {"c": Conv2D, "d": Dense}
+            layer = (
+                Activation("relu")
+                if letter == "r"
+                else kinds[letter](channels, channels, rng, bias=0.5)
+            )
+        layers.append(layer)
+    return Network(layers), rng.normal(size=shape)
 
 
 @checker
