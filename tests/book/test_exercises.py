@@ -207,6 +207,9 @@ def _fourth_root(factor):
     return lambda r, rate, c, t: (r**4 + factor * (rate * c) ** 2 * t) ** 0.25
 
 
+SHARES = {"batch": 16 * 196, "instance": 196, "layer": 256 * 196, "group": 8 * 196}
+
+
 def dense_back(**wrong):
     """The gradients of a dense layer; wrong where a function for x, k or b is given."""
     right = {
@@ -227,7 +230,6 @@ def leaky(share=1, bend=1):
     return growth
 
 
-SHARES = {"batch": 16 * 196, "instance": 196, "layer": 256 * 196, "group": 8 * 196}
 ANSWERS = [
     (on_moments.batch_size, 400, "Correct. 10 divided"),
     (on_moments.batch_size, 1600, "starts from the mean"),
@@ -643,6 +645,15 @@ def _pool(means, variances, counts):
 def _divided(sum_mean, sum_variance, factor):
     share = 0 if factor == 0 else 1 / factor
     return sum_mean * share, sum_variance * share
+
+
+def _scaled(train, test, by):
+    return [(x - by.mean(axis=0)) / by.std(axis=0) for x in (train, test)]
+
+
+def _fold_then_add(kernel, bias, *batch_norm, epsilon=0.1):
+    kernel, shift = fold(kernel, None, *batch_norm[:-1], epsilon=epsilon)
+    return kernel, shift + bias
 
 
 @pytest.mark.parametrize(("check", "answer", "feedback"), ANSWERS)
