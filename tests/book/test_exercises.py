@@ -118,15 +118,15 @@ def image_backward(grad_y, x, gamma, over=lambda x: x[..., 0].size):
     return grad_x, grad_gamma, grad_beta
 
 
-def in_groups(x, gamma, beta, groups, epsilon=1e-3, first=1, places=1, neighbours=1):
+def in_groups(x, gamma, beta, groups, epsilon=1e-3, first=1, ddof=0, **wrong):
+    neighbours = wrong.get("neighbours", 1)
     shape = (groups, -1) if neighbours else (-1, groups)
     within = x.ndim if neighbours else x.ndim - 1
     split = x.reshape(*x.shape[:-1], *shape)
-    axes = (*range(first, x.ndim - 1), within) if places else within
-    mean, variance = (f(axes, keepdims=True) for f in (split.mean, split.var))
-    return (
-        gamma * ((split - mean) / np.sqrt(variance + epsilon)).reshape(x.shape) + beta
-    )
+    axes = (*range(first, x.ndim - 1), within) if wrong.get("places", 1) else within
+    mean = split.mean(axes, keepdims=True)
+    s = np.sqrt(split.var(axes, keepdims=True, ddof=ddof) + epsilon)
+    return gamma * ((split - mean) / s).reshape(x.shape) + beta
 
 
 def layer_by_layer(network, batches, population=Pooled, own=False):
@@ -348,9 +348,12 @@ ANSWERS = [
     (on_axes.shares, SHARES | {"layer": 256}, "one location"),
     (on_axes.shares, SHARES | {"group": 32 * 196}, "how many channels has each"),
     (on_axes.shares, SHARES | {"group": 7}, "group: Multiply"),
+    (on_axes.shares, {k: float(v) for k, v in SHARES.items()}, "Correct. With half"),
+    (on_axes.shares, SHARES | {"batch": 16 * 256 * 14.0}, "channels are second"),
+    (on_axes.shares, SHARES | {"batch": None}, "batch: give one number"),
     (on_axes.backward, image_backward, "Correct. Dense"),
     (on_axes.backward, lambda *a: None, "Return 3 arrays"),
-    (on_axes.backward, lambda *a: image_backward(*a, over=len), "in channel 0 it sums"),
+    (on_axes.backward, lambda *a: image_backward(*a, over=len), "3), grad_x is off."),
     (on_axes.backward, lambda *a: image_backward(*a, over=len), "Right for (7, 3) and"),
     (on_axes.backward, lambda *a: image_backward(*a)[::-1], "grad_x should have shape"),
     (on_axes.backward, lambda g, x, k: image_backward(g, x, 2 * k), "grad_x is off."),
@@ -362,6 +365,8 @@ ANSWERS = [
     (on_axes.group, lambda x, g, b, n: in_groups(x, 1, 0, n), "are not used"),
     (on_axes.group, lambda *a: in_groups(*a, places=False), "over all places too"),
     (on_axes.group, lambda *a: in_groups(*a, neighbours=False), "every so-many-th"),
+    (on_axes.group, lambda *a: in_groups(*a, ddof=1), "not by one less"),
+    (on_axes.group, lambda *a: in_groups(*a[:3], 6 // a[3]), "not how many channels"),
     (on_axes.group, lambda x, g, b, n: x, "fails for shape (5, 6) with groups=2"),
     # population
     (
