@@ -231,9 +231,11 @@ def leaky(share=1, bend=1):
 
 
 ANSWERS = [
-    (on_moments.batch_size, 400, "Correct. 10 divided"),
+    (on_moments.batch_size, 400, "Correct. With 400 values"),
     (on_moments.batch_size, 1600, "starts from the mean"),
-    (on_moments.batch_size, 200, "used the variance"),
+    (on_moments.batch_size, 200, "The miss is the root of that variance"),
+    (on_moments.batch_size, 40_000, "took the variance, 100, for the deviation"),
+    (on_moments.batch_size, 500, "off by 0.447, and it may be off by 0.5"),
     (on_moments.batch_size, 20, "off by 2.24"),
     (on_moments.batch_size, 0, "1 or more"),
     (on_moments.batch_size, ..., "where the ... stands"),
@@ -276,6 +278,16 @@ ANSWERS = [
         "same weight",
     ),
     (on_moments.pool, lambda ma, va, na, mb, vb, nb: (ma, va), "mean is off"),
+    (
+        on_moments.pool,
+        lambda ma, va, na, mb, vb, nb: _pooled(ma, va, 8, mb, vb, 4),
+        "With 3 and 9 rows the mean is off",
+    ),
+    (
+        on_moments.pool,
+        lambda *p: (_pooled(*p)[0], _pooled(*p[:2], 8, *p[3:5], 4)[1]),
+        "With 3 and 9 rows the mean is right",
+    ),
     (on_moments.pool, lambda *p: (_pooled(*p)[0], p[1]), "within plus spread between"),
     (on_transform.farthest, [0] * 8 + [1] * 2, "Correct. Two of ten"),
     (on_transform.farthest, [0] * 8 + [-1] * 2, "turn it round"),
