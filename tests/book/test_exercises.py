@@ -118,15 +118,15 @@ def image_backward(grad_y, x, gamma, over=lambda x: x[..., 0].size):
     return grad_x, grad_gamma, grad_beta
 
 
-def in_groups(x, gamma, beta, groups, epsilon=1e-3, first=1, places=1, neighbours=1):
+def in_groups(x, gamma, beta, groups, epsilon=1e-3, first=1, ddof=0, **wrong):
+    neighbours = wrong.get("neighbours", 1)
     shape = (groups, -1) if neighbours else (-1, groups)
     within = x.ndim if neighbours else x.ndim - 1
     split = x.reshape(*x.shape[:-1], *shape)
-    axes = (*range(first, x.ndim - 1), within) if places else within
-    mean, variance = (f(axes, keepdims=True) for f in (split.mean, split.var))
-    return (
-        gamma * ((split - mean) / np.sqrt(variance + epsilon)).reshape(x.shape) + beta
-    )
+    axes = (*range(first, x.ndim - 1), within) if wrong.get("places", 1) else within
+    mean = split.mean(axes, keepdims=True)
+    s = np.sqrt(split.var(axes, keepdims=True, ddof=ddof) + epsilon)
+    return gamma * ((split - mean) / s).reshape(x.shape) + beta
 
 
 def layer_by_layer(network, batches, population=Pooled, own=False):
@@ -231,9 +231,11 @@ def leaky(share=1, bend=1):
 
 
 ANSWERS = [
-    (on_moments.batch_size, 400, "Correct. 10 divided"),
+    (on_moments.batch_size, 400, "Correct. With 400 values"),
     (on_moments.batch_size, 1600, "starts from the mean"),
-    (on_moments.batch_size, 200, "used the variance"),
+    (on_moments.batch_size, 200, "The miss is the root of that variance"),
+    (on_moments.batch_size, 40_000, "took the variance, 100, for the deviation"),
+    (on_moments.batch_size, 500, "off by 0.447, and it may be off by 0.5"),
     (on_moments.batch_size, 20, "off by 2.24"),
     (on_moments.batch_size, 0, "1 or more"),
     (on_moments.batch_size, ..., "where the ... stands"),
@@ -276,10 +278,23 @@ ANSWERS = [
         "same weight",
     ),
     (on_moments.pool, lambda ma, va, na, mb, vb, nb: (ma, va), "mean is off"),
+    (
+        on_moments.pool,
+        lambda ma, va, na, mb, vb, nb: _pooled(ma, va, 8, mb, vb, 4),
+        "With 3 and 9 rows the mean is off",
+    ),
+    (
+        on_moments.pool,
+        lambda *p: (_pooled(*p)[0], _pooled(*p[:2], 8, *p[3:5], 4)[1]),
+        "With 3 and 9 rows the mean is right",
+    ),
     (on_moments.pool, lambda *p: (_pooled(*p)[0], p[1]), "within plus spread between"),
-    (on_transform.farthest, [0] * 9 + [1], "Correct. sqrt"),
+    (on_transform.farthest, [0] * 8 + [1] * 2, "Correct. Two of ten"),
+    (on_transform.farthest, [0] * 8 + [-1] * 2, "turn it round"),
+    (on_transform.farthest, [0] * 9 + [1], "normalises to -0.333. You have sent one"),
+    (on_transform.farthest, [0] * 9 + [-1], "send two"),
     (on_transform.farthest, [1] * 10, "All ten are equal"),
-    (on_transform.farthest, list(range(10)), "normalises to 1.57"),
+    (on_transform.farthest, list(range(10)), "normalises to 1.22. More"),
     (on_transform.farthest, [0, 1], "yours holds 2"),
     (on_transform.repaired, _renormed, "Correct. An array made like x"),
     (on_transform.repaired, lambda *a: None, "returns nothing"),
@@ -345,9 +360,12 @@ ANSWERS = [
     (on_axes.shares, SHARES | {"layer": 256}, "one location"),
     (on_axes.shares, SHARES | {"group": 32 * 196}, "how many channels has each"),
     (on_axes.shares, SHARES | {"group": 7}, "group: Multiply"),
+    (on_axes.shares, {k: float(v) for k, v in SHARES.items()}, "Correct. With half"),
+    (on_axes.shares, SHARES | {"batch": 16 * 256 * 14.0}, "channels are second"),
+    (on_axes.shares, SHARES | {"batch": None}, "batch: give one number"),
     (on_axes.backward, image_backward, "Correct. Dense"),
     (on_axes.backward, lambda *a: None, "Return 3 arrays"),
-    (on_axes.backward, lambda *a: image_backward(*a, over=len), "in channel 0 it sums"),
+    (on_axes.backward, lambda *a: image_backward(*a, over=len), "3), grad_x is off."),
     (on_axes.backward, lambda *a: image_backward(*a, over=len), "Right for (7, 3) and"),
     (on_axes.backward, lambda *a: image_backward(*a)[::-1], "grad_x should have shape"),
     (on_axes.backward, lambda g, x, k: image_backward(g, x, 2 * k), "grad_x is off."),
@@ -359,6 +377,8 @@ ANSWERS = [
     (on_axes.group, lambda x, g, b, n: in_groups(x, 1, 0, n), "are not used"),
     (on_axes.group, lambda *a: in_groups(*a, places=False), "over all places too"),
     (on_axes.group, lambda *a: in_groups(*a, neighbours=False), "every so-many-th"),
+    (on_axes.group, lambda *a: in_groups(*a, ddof=1), "not by one less"),
+    (on_axes.group, lambda *a: in_groups(*a[:3], 6 // a[3]), "not how many channels"),
     (on_axes.group, lambda x, g, b, n: x, "fails for shape (5, 6) with groups=2"),
     # population
     (

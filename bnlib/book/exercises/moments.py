@@ -18,44 +18,51 @@ def _batch(shape, seed=0):
 @checker
 def batch_size(answer):
     """Check how many values make the mean right to 0.5, when the deviation is 10."""
-    if close(answer, 400):
-        return "10 divided by the root of 400 is 0.5."
-    if close(answer, 1600):
-        raise NotYet(
-            "That starts from the mean, 20. Only the spread makes a mean miss."
-        )
-    if close(answer, 200):
-        raise NotYet("You used the variance, 100. The miss is deviation / root of m.")
     if not np.isreal(answer) or answer <= 0:
         raise NotYet("Give a number of values, 1 or more.")
-    raise NotYet(
-        f"With {answer:.4g} values it is off by {10 / np.sqrt(answer):.3g}. "
-        "The miss shrinks with the root of their number."
-    )
+    if close(answer, 400):
+        return "With 400 values it is off by 10 / 20 = 0.5."
+    likely = {
+        1600: "That starts from the mean, 20. Only the spread makes a mean miss.",
+        40_000: "You took the variance, 100, for the deviation, which is 10.",
+        200: "You set the variance of the mean, 100 / m, to 0.5. "
+        "The miss is the root of that variance.",
+    }
+    for wrong, words in likely.items():
+        if close(answer, wrong):
+            raise NotYet(words)
+    miss = f"With {answer:.4g} values it is off by {10 / np.sqrt(answer):.3g}"
+    if answer > 400:
+        raise NotYet(f"{miss}, and it may be off by 0.5: fewer are enough.")
+    raise NotYet(f"{miss}. The miss shrinks with the root of their number.")
 
 
 @checker
 def pool(answer):
     """Check `answer(mean_a, variance_a, n_a, mean_b, variance_b, n_b)`: the pooled pair."""
-    x = _batch((12, 3), seed=2)
-    x[8:] += 5
-    a, b = moments(x[:8]), moments(x[8:])
-    mean, variance = arrays(answer(*a, *b), ("mean", "variance"), (3,))
-    expected = merge_moments([a, b])
-    if close(mean, (a.mean + b.mean) / 2):
-        raise NotYet(
-            "You gave both batches the same weight; one has 8 rows, the other 4."
-        )
-    if not close(mean, expected.mean):
-        raise NotYet("The mean is off: add the two sums, then divide by all the rows.")
-    if close(variance, (8 * a.variance + 4 * b.variance) / 12):
-        raise NotYet(
-            "You averaged the variances. The distance between the means is missing."
-        )
-    if not close(variance, expected.variance):
-        raise NotYet(
-            "The mean is right, the variance is not: spread within plus spread between."
-        )
+    for n_a, n_b in [(8, 4), (3, 9), (1, 6)]:
+        x = _batch((n_a + n_b, 3), seed=2)
+        x[n_a:] += 5
+        a, b = moments(x[:n_a]), moments(x[n_a:])
+        mean, variance = arrays(answer(*a, *b), ("mean", "variance"), (3,))
+        expected = merge_moments([a, b])
+        sizes = f"{n_a} and {n_b} rows"
+        if close(mean, (a.mean + b.mean) / 2):
+            raise NotYet(f"You gave both batches the same weight; they have {sizes}.")
+        if not close(mean, expected.mean):
+            raise NotYet(
+                f"With {sizes} the mean is off: add the two sums, then divide by all "
+                "the rows."
+            )
+        if close(variance, (n_a * a.variance + n_b * b.variance) / (n_a + n_b)):
+            raise NotYet(
+                "You averaged the variances. The distance between the means is missing."
+            )
+        if not close(variance, expected.variance):
+            raise NotYet(
+                f"With {sizes} the mean is right, the variance is not: spread within "
+                "plus spread between."
+            )
     return "The same as if the two batches had been one."
 
 
