@@ -208,6 +208,28 @@ def _fourth_root(factor):
 
 
 SHARES = {"batch": 16 * 196, "instance": 196, "layer": 256 * 196, "group": 8 * 196}
+
+
+def dense_back(**wrong):
+    """The gradients of a dense layer; wrong where a function for x, k or b is given."""
+    right = {
+        "x": lambda x, k, g: g @ k.T,
+        "k": lambda x, k, g: x.T @ g,
+        "b": lambda x, k, g: g.sum(0),
+    }
+    return lambda *a: [each(*a) for each in (right | wrong).values()]
+
+
+def leaky(share=1, bend=1):
+    """The growth under batch norm, with a leaky ReLU; wrong for other arguments."""
+
+    def growth(a):
+        square, mean = (1 + a**2) / 2, share * (1 - bend * a) / np.sqrt(2 * np.pi)
+        return square / (square - mean**2)
+
+    return growth
+
+
 ANSWERS = [
     (on_moments.batch_size, 400, "Correct. 10 divided"),
     (on_moments.batch_size, 1600, "starts from the mean"),
@@ -255,9 +277,12 @@ ANSWERS = [
     ),
     (on_moments.pool, lambda ma, va, na, mb, vb, nb: (ma, va), "mean is off"),
     (on_moments.pool, lambda *p: (_pooled(*p)[0], p[1]), "within plus spread between"),
-    (on_transform.farthest, [0] * 9 + [1], "Correct. sqrt"),
+    (on_transform.farthest, [0] * 8 + [1] * 2, "Correct. Two of ten"),
+    (on_transform.farthest, [0] * 8 + [-1] * 2, "turn it round"),
+    (on_transform.farthest, [0] * 9 + [1], "normalises to -0.333. You have sent one"),
+    (on_transform.farthest, [0] * 9 + [-1], "send two"),
     (on_transform.farthest, [1] * 10, "All ten are equal"),
-    (on_transform.farthest, list(range(10)), "normalises to 1.57"),
+    (on_transform.farthest, list(range(10)), "normalises to 1.22. More"),
     (on_transform.farthest, [0, 1], "yours holds 2"),
     (on_transform.repaired, _renormed, "Correct. An array made like x"),
     (on_transform.repaired, lambda *a: None, "returns nothing"),
@@ -438,34 +463,37 @@ ANSWERS = [
     ),
     (on_layer.diagnose, ["statistics", "bad luck"], "four words"),
     # network
-    (on_network.standardise, lambda a, b: _scaled(a, b, a), "Correct. One map"),
-    (on_network.standardise, lambda a, b: None, "returns nothing"),
-    (on_network.standardise, lambda a, b: a, "Return 2 arrays"),
+    (on_network.saturated, 2.3 / 1.96 / np.sqrt(30), "Correct. About one"),
+    (on_network.saturated, 1, "67 % of the values"),
+    (on_network.saturated, 2.3 / 1.96, "deviation of the sum"),
+    (on_network.saturated, -1, "positive"),
+    (on_network.dense_backward, dense_back(), "Correct. Three gradients"),
+    (on_network.dense_backward, lambda x, k, g: None, "returns nothing"),
+    (on_network.dense_backward, lambda x, k, g: g, "Return 3 arrays"),
+    (on_network.dense_backward, lambda x, k, g: (x, k, g), "shape (3,)"),
+    (on_network.dense_backward, dense_back(x=lambda x, k, g: g @ k), "other way"),
+    (on_network.dense_backward, dense_back(x=lambda x, k, g: x), "grad_x: y[i, k]"),
+    (on_network.dense_backward, dense_back(k=lambda x, k, g: g.T @ x), "transposed"),
     (
-        on_network.standardise,
-        lambda a, b: (_scaled(a, b, a)[0], _scaled(a, b, b)[1]),
-        "scale of its own",
+        on_network.dense_backward,
+        dense_back(k=lambda x, k, g: x.T @ g / 5),
+        "has taken any mean",
     ),
+    (on_network.dense_backward, dense_back(k=lambda x, k, g: k), "grad_kernel: sum"),
+    (on_network.dense_backward, dense_back(b=lambda x, k, g: g.mean(0)), "not a mean"),
     (
-        on_network.standardise,
-        lambda a, b: (_scaled(a, b, a)[0], b),
-        "test data need the same map",
+        on_network.dense_backward,
+        dense_back(b=lambda x, k, g: k[0]),
+        "with the factor 1",
     ),
-    (
-        on_network.standardise,
-        lambda a, b: [(x - a.mean()) / a.std() for x in (a, b)],
-        "Each column has",
-    ),
-    (
-        on_network.standardise,
-        lambda a, b: [(x - a.mean(0)) / a.var(0) for x in (a, b)],
-        "not by the variance",
-    ),
-    (on_network.standardise, lambda a, b: (a, b), "leave with mean 0"),
-    (on_network.steady, np.sqrt(2 / 30), "Correct. The square root of 2/30"),
-    (on_network.steady, 1, "by about 3.87"),
-    (on_network.steady, np.sqrt(1 / 30), "by about 0.707"),
-    (on_network.steady, -1, "positive"),
+    (on_network.growth, leaky(), "Correct. From pi"),
+    (on_network.growth, lambda a: None, "returns nothing"),
+    (on_network.growth, lambda a: 1, "without batch norm"),
+    (on_network.growth, lambda a: leaky()(a) ** 0.5, "Its square"),
+    (on_network.growth, lambda a: leaky()(a) / (1 + a**2) * 2, "not always 1"),
+    (on_network.growth, leaky(share=2), "over all of them"),
+    (on_network.growth, leaky(bend=0), "Right for ReLU"),
+    (on_network.growth, lambda a: 2, "yours gives 2"),
     (on_network.dead, lambda y: (y == 0).all(axis=0).sum(), "Correct. And it tells"),
     (on_network.dead, lambda y: (~(y > 0).any(axis=0)).sum(), "It is not dead"),
     (on_network.dead, lambda y: (y == 0).any(axis=0).sum(), "what ReLU is for"),
@@ -624,6 +652,11 @@ def _divided(sum_mean, sum_variance, factor):
 
 def _scaled(train, test, by):
     return [(x - by.mean(axis=0)) / by.std(axis=0) for x in (train, test)]
+
+
+def _fold_then_add(kernel, bias, *batch_norm, epsilon=0.1):
+    kernel, shift = fold(kernel, None, *batch_norm[:-1], epsilon=epsilon)
+    return kernel, shift + bias
 
 
 @pytest.mark.parametrize(("check", "answer", "feedback"), ANSWERS)

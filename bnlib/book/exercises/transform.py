@@ -10,20 +10,24 @@ __all__ = ["farthest", "norm_after", "repaired"]
 
 @checker
 def farthest(answer):
-    """Check `answer`: a batch of ten numbers, one of which normalises to 3."""
+    """Check `answer`: ten numbers whose second largest normalises to as much as possible."""
     batch = np.asarray(answer, dtype=float).ravel()
     if batch.size != 10:
         raise NotYet(f"The batch should hold ten numbers; yours holds {batch.size}.")
-    y, _, variance = batch_norm(
-        batch[:, np.newaxis], epsilon=0 if np.ptp(batch) else 1e-3
-    )
-    if variance == 0:
+    if not np.ptp(batch):
         raise NotYet("All ten are equal, so each normalises to 0.")
-    if np.max(y) < 3 - 1e-6:
-        raise NotYet(
-            f"Your largest normalises to {np.max(y):.3g}. What pulls the deviation up?"
+    y = np.sort(batch_norm(batch[:, np.newaxis], epsilon=0)[0].ravel())
+    best = 2 - 1e-6  # sqrt(m / k - 1) for k = 2 of m = 10
+    if y[-2] >= best:
+        return (
+            "Two of ten reach sqrt(10 / 2 - 1) = 2, and k of m reach sqrt(m / k - 1)."
         )
-    return "sqrt(m - 1) is the bound, and only a lone outlier reaches it."
+    if y[1] <= -best:
+        raise NotYet("That is -2, twice, on the other side; turn it round.")
+    found = f"Your second largest normalises to {y[-2]:.3g}"
+    if y[-1] > 3 - 1e-6 or y[0] < -3 + 1e-6:
+        raise NotYet(f"{found}. You have sent one number out; send two.")
+    raise NotYet(f"{found}. More is possible.")
 
 
 @checker
