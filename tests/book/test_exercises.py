@@ -410,9 +410,20 @@ ANSWERS = [
     # population
     (
         on_population.steps,
-        lambda m, v, s: int(np.log(s * v) / np.log(m)) + 1,
+        lambda m, v, s: max(0, int(np.floor(np.log(s * v) / np.log(m))) + 1),
         "Correct. 459",
     ),
+    (
+        on_population.steps,
+        lambda m, v, s: int(np.floor(np.log(s * v) / np.log(m))) + 1,
+        "gave -6. The limit is share * variance = 2",
+    ),
+    (
+        on_population.steps,
+        lambda m, v, s: np.log(s * v) / np.log(m),
+        "return a whole number",
+    ),
+    (on_population.steps, lambda m, v, s: np.nan, "gave NaN"),
     (on_population.steps, lambda m, v, s: None, "returns nothing"),
     (on_population.steps, lambda m, v, s: 1 / (1 - m), "a third is left"),
     (
@@ -434,6 +445,9 @@ ANSWERS = [
     (on_population.rate, lambda t, m: (1 - m) / (1 - m**t), "Correct. It falls"),
     (on_population.rate, lambda t, m: None, "returns nothing"),
     (on_population.rate, lambda t, m: 1 - m, "the first rate is 1"),
+    (on_population.rate, lambda t, m: 1 - m, "rate of the plain moving average"),
+    (on_population.rate, lambda t, m: 1 / (1 - m**t), "numerator is missing"),
+    (on_population.rate, lambda t, m: np.nan, "gave NaN"),
     (on_population.rate, lambda t, m: 1 / t, "the plain average"),
     (
         on_population.rate,
