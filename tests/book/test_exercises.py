@@ -25,7 +25,7 @@ from bnlib.book.exercises import population as on_population
 from bnlib.book.exercises import replicas as on_replicas
 from bnlib.book.exercises import tf_ops as on_tf_ops
 from bnlib.book.exercises import transform as on_transform
-from bnlib.book.network import Network, recalibrate
+from bnlib.book.network import Activation, Conv2D, Dense, Network, recalibrate
 
 
 def hidden(x, mask, faulty=False):
@@ -74,16 +74,22 @@ def rms(grad_y, x, epsilon, along=1, level=0, root=1, of_x=False):
     return (grad_y - shift - stretch) / r**root
 
 
-def folded_network(network, back):
-    """Fold each batch norm into a layer up to so many places back."""
+def folded_network(
+    network, back, change=lambda kernel, bias: (kernel, bias), loosely=False
+):
+    """Fold each batch norm into a layer up to so many places back, then spoil it."""
     layers = []
     for layer in network.layers:
         places = range(len(layers) - 1, max(len(layers) - 1 - back, -1), -1)
         places = [k for k in places if "kernel" in layers[k].parameters]
+        places = [
+            k for k in places if loosely or isinstance(layers[k], (Conv2D, Dense))
+        ]
         if isinstance(layer, BatchNorm) and places:
             linear = layers[places[0]] = copy.copy(layers[places[0]])
             known = *layer.population.value()[:2], layer.gamma, layer.beta
-            kernel, bias = fold(*linear.parameters.values(), *known)
+            old = linear.parameters["kernel"], linear.parameters.get("bias")
+            kernel, bias = change(*fold(*old, *known, epsilon=layer.epsilon))
             linear.parameters = {"kernel": kernel, "bias": bias}
         else:
             layers.append(layer)
@@ -94,6 +100,20 @@ def folded_in_place(network):
     """Fold rightly, and change the network that was given."""
     answer = folded_network(network, 1)
     network.layers[0].parameters["kernel"] *= 2
+    return answer
+
+
+def folded_into_itself(network):
+    """Fold rightly, and write the kernels of the result into the network that was given."""
+    answer = folded_network(network, 1)
+    network.layers[:] = answer.layers
+    return answer
+
+
+def forgetting_afterwards(network):
+    """Fold rightly, and reset a batch norm layer that no test of the outputs would miss."""
+    answer = folded_network(copy.deepcopy(network), 1)
+    network.norms[0].population.mean[:] = 0
     return answer
 
 
@@ -332,7 +352,12 @@ ANSWERS = [
     (on_gradient.repaired, spoilt(lambda x, g, b, k: (x, b, g)), "grad_gamma was"),
     (on_gradient.repaired, spoilt(lambda x, g, b, k: (x, g, 2 * b)), "grad_beta was"),
     (on_gradient.repaired, spoilt(lambda x, g, b, k: (x, x, b)), "grad_gamma should"),
-    (on_gradient.rms, rms, "Correct. One sum less"),
+    (on_gradient.repaired, lambda g, x, k, e: backward(g, x, k, 0), "Epsilon is lost"),
+    (on_gradient.repaired, spoilt(lambda x, g, b, k: (x * k, g, b)), "twice now"),
+    (on_gradient.repaired, spoilt(lambda x, g, b, k: (x / k, g, b)), "in none"),
+    (on_gradient.repaired, spoilt(lambda x, g, b, k: (x * np.nan, g, b)), "be finite"),
+    (on_gradient.rms, rms, "Correct. One sum less than batch norm, and one path fewer"),
+    (on_gradient.rms, lambda *a: rms(*a) * np.nan, "be finite"),
     (on_gradient.rms, lambda *a: None, "returns nothing"),
     (on_gradient.rms, lambda *a: rms(*a, along=0), "direct path alone"),
     (on_gradient.rms, lambda *a: rms(*a, level=1), "That is batch norm's"),
@@ -350,6 +375,8 @@ ANSWERS = [
     (on_gradient.swallowed, [1, 1, 1, 1, 1], "the text had them"),
     (on_gradient.swallowed, [1, 0, 0, 0, 0], "0.283 reaches x"),
     (on_gradient.swallowed, [1, 2], "yours are 2"),
+    (on_gradient.swallowed, [np.nan] * 5, "finite numbers"),
+    (on_gradient.swallowed, [np.inf, 1, 2, 3, 4], "finite numbers"),
     # axes
     (on_axes.shares, SHARES, "Correct. With half the batch"),
     (on_axes.shares, 3136, "a dict with the names"),
@@ -383,9 +410,20 @@ ANSWERS = [
     # population
     (
         on_population.steps,
-        lambda m, v, s: int(np.log(s * v) / np.log(m)) + 1,
+        lambda m, v, s: max(0, int(np.floor(np.log(s * v) / np.log(m))) + 1),
         "Correct. 459",
     ),
+    (
+        on_population.steps,
+        lambda m, v, s: int(np.floor(np.log(s * v) / np.log(m))) + 1,
+        "gave -6. The limit is share * variance = 2",
+    ),
+    (
+        on_population.steps,
+        lambda m, v, s: np.log(s * v) / np.log(m),
+        "return a whole number",
+    ),
+    (on_population.steps, lambda m, v, s: np.nan, "gave NaN"),
     (on_population.steps, lambda m, v, s: None, "returns nothing"),
     (on_population.steps, lambda m, v, s: 1 / (1 - m), "a third is left"),
     (
@@ -407,6 +445,9 @@ ANSWERS = [
     (on_population.rate, lambda t, m: (1 - m) / (1 - m**t), "Correct. It falls"),
     (on_population.rate, lambda t, m: None, "returns nothing"),
     (on_population.rate, lambda t, m: 1 - m, "the first rate is 1"),
+    (on_population.rate, lambda t, m: 1 - m, "rate of the plain moving average"),
+    (on_population.rate, lambda t, m: 1 / (1 - m**t), "numerator is missing"),
+    (on_population.rate, lambda t, m: np.nan, "gave NaN"),
     (on_population.rate, lambda t, m: 1 / t, "the plain average"),
     (
         on_population.rate,
@@ -532,6 +573,29 @@ ANSWERS = [
     (on_parameters.walk, lambda n: n.layers, "return a Network"),
     (on_parameters.walk, lambda n: without_norms(n), "batch norm, ReLU: the outputs"),
     (on_parameters.walk, lambda n: folded_in_place(n), "given has changed"),
+    (on_parameters.walk, folded_into_itself, "given has changed"),
+    (on_parameters.walk, forgetting_afterwards, "given has changed"),
+    (
+        on_parameters.walk,
+        lambda n: folded_network(n, 1, lambda k, b: (0 * k, b)),
+        "convolution, batch norm, ReLU: the outputs",
+    ),
+    (
+        on_parameters.walk,
+        lambda n: folded_network(n, 1, lambda k, b: (0.7 * k, b)),
+        "convolution, batch norm, ReLU: the outputs",
+    ),
+    (
+        on_parameters.walk,
+        lambda n: folded_network(n, 1, lambda k, b: (k, 0 * b)),
+        "convolution, batch norm, ReLU: the outputs",
+    ),
+    (
+        on_parameters.walk,
+        lambda n: folded_network(n, 1, loosely=True),
+        "a skip past a convolution, batch norm: the outputs",
+    ),
+    (on_parameters.before_and_after, 5, "Give a pair"),
     (
         on_parameters.forward,
         lambda m, s, k, b: (m[:, None] * k, b + s @ k),
@@ -547,7 +611,7 @@ ANSWERS = [
         lambda m, s, k, b: (m[:, None] * k, b + m @ k),
         "send the shift through",
     ),
-    (on_parameters.forward, lambda m, s, k, b: (k, b), "kernel's rows"),
+    (on_parameters.forward, lambda m, s, k, b: (k, b), "meets the multiplied x"),
     (on_parameters.forward, lambda m, s, k, b: (k, s), "bias should have shape (3,)"),
     # conventions
     (
@@ -684,6 +748,16 @@ def test_feedback(check, answer, feedback, capsys):
     assert printed.startswith(
         "Correct." if feedback.startswith("Correct") else "Not yet."
     )
+
+
+def test_the_outputs_that_walk_compares_depend_on_every_layer():
+    for name, network, x, _ in on_parameters.walked():
+        outputs = network.outputs(x, training=False)
+        assert outputs[-1].std(axis=0).min() > 0.05, name
+        for layer, y in zip(network.layers, outputs, strict=True):
+            assert y.std(axis=0).max() > 0.05, name
+            if isinstance(layer, Activation):
+                assert 0.05 < np.mean(y > 0) < 0.95, name
 
 
 def test_every_checker_has_a_right_and_a_wrong_answer_here():

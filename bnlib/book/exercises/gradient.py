@@ -27,11 +27,19 @@ def repaired(answer):
         gamma = np.array(gamma)
         grads = _three(answer(grad_y.copy(), x.copy(), gamma.copy(), epsilon), x.shape)
         right = batch_norm_backward(grad_y, x, gamma, epsilon=epsilon)
+        without = batch_norm_backward(grad_y, x, gamma, epsilon=0)[0]
+        if grad_y is random and close(grads[0], without):
+            raise NotYet("Epsilon is lost: s is the root of variance + epsilon.")
         for name, mine, its in zip(
             ("gamma", "beta"), grads[1:], right[1:], strict=True
         ):
             if not close(mine, its, 1e-6) and np.max(np.abs(mine - its)) > 1e-9:
                 raise NotYet(f"grad_{name} was right, and is not any more.")
+        if grad_y is random and np.any(gamma != 1):
+            if close(grads[0], gamma * right[0]):
+                raise NotYet("Each term has gamma as a factor twice now.")
+            if close(grads[0], right[0] / gamma):
+                raise NotYet("Gamma is in none of the three terms now.")
         if np.max(np.abs(grads[0] - right[0])) > 1e-9:
             raise NotYet(words)
     return "Gamma stands before all three terms, or inside all three."
@@ -43,9 +51,18 @@ def _three(returned, shape):
     if not isinstance(returned, (tuple, list)) or len(returned) != 3:
         arrays(returned, names, shape)  # says what is missing
     return [
-        *arrays(returned[:1], names[:1], shape),
-        *arrays(returned[1:], names[1:], shape[1:]),
+        *_finite(returned[:1], names[:1], shape),
+        *_finite(returned[1:], names[1:], shape[1:]),
     ]
+
+
+def _finite(returned, names, shape):
+    """Unpack a learner's arrays, and refuse a nan or an infinity: no comparison finds it."""
+    values = arrays(returned, names, shape)
+    for name, value in zip(names, values, strict=True):
+        if not np.all(np.isfinite(value)):
+            raise NotYet(f"{name} should be finite; yours has a nan or an infinity.")
+    return values
 
 
 @checker
@@ -55,7 +72,7 @@ def rms(answer):
     x = rng.normal(1, (2, 0.5, 1, 3, 1), (3, 5))
     grad_y = rng.normal(size=x.shape)
     returned = answer(grad_y.copy(), x.copy(), epsilon)
-    (grad_x,) = arrays(None if returned is None else (returned,), ("grad_x",), x.shape)
+    (grad_x,) = _finite(None if returned is None else (returned,), ("grad_x",), x.shape)
 
     def of(epsilon, axis):
         r = np.sqrt((x**2).mean(axis=axis, keepdims=True) + epsilon)
@@ -107,7 +124,7 @@ def rms(answer):
             "Two paths. The direct one gives grad_y / r. For the other, what is the "
             "gradient of r, and how does r change with one x?"
         )
-    return "One sum less than batch norm, and one path."
+    return "One sum less than batch norm, and one path fewer."
 
 
 @checker
@@ -116,12 +133,14 @@ def swallowed(answer):
     grad_y = np.asarray(answer, dtype=float).ravel()
     if grad_y.size != 5:
         raise NotYet(f"One number for each of the five; yours are {grad_y.size}.")
+    if not np.all(np.isfinite(grad_y)):
+        raise NotYet("All five should be finite numbers.")
     if np.ptp(grad_y) <= 1e-9 * np.max(np.abs(grad_y)):
         raise NotYet("Equal numbers are swallowed, and the text had them. Others?")
     x = np.arange(1.0, 6)[:, np.newaxis]
     grad_x = batch_norm_backward(grad_y[:, np.newaxis], x, epsilon=0)[0]
     if np.max(np.abs(grad_x)) > 1e-9 * np.max(np.abs(grad_y)):
         raise NotYet(
-            f"{np.max(np.abs(grad_x)):.3g} reaches x. Which two wishes are taken out?"
+            f"{np.max(np.abs(grad_x)):.3g} reaches x. Which two demands are taken out?"
         )
     return "A shift plus a stretch: a + b x for any a and b."

@@ -1,10 +1,13 @@
 """Checkers for the chapter on parameters."""
 
+import copy
+
 import numpy as np
 
 from bnlib.book.exercises import NotYet, arrays, checker, close
 from bnlib.book.network import Activation, Conv2D, Dense, Network
 from bnlib.layer import BatchNorm
+from bnlib.moments import moments
 
 __all__ = ["before_and_after", "forward", "walk"]
 
@@ -12,6 +15,8 @@ __all__ = ["before_and_after", "forward", "walk"]
 @checker
 def before_and_after(answer):
     """Check `answer`: numbers kept by a 3x3 convolution, 64 to 128 maps, and batch norm; folded."""
+    if not isinstance(answer, (tuple, list)) or len(answer) != 2:
+        raise NotYet("Give a pair: the numbers before folding, and those after.")
     before, after = map(int, answer)
     kernel = 3 * 3 * 64 * 128
     if before == kernel + 2 * 128:
@@ -34,19 +39,12 @@ def before_and_after(answer):
 @checker
 def walk(answer):
     """Check `answer(network)`: folds where it may, and leaves the other batch norm layers."""
-    rng = np.random.default_rng(0)
-    for name, layers, left in [
-        ("convolution, batch norm, ReLU", "cbr", 0),
-        ("convolution, ReLU, batch norm", "crb", 1),
-        ("batch norm, convolution", "bc", 1),
-        ("dense, batch norm, ReLU, dense, ReLU, batch norm", "dbrdrb", 1),
-    ]:
-        network, x = _network(layers, rng)
-        right = network(x, training=False)
+    for name, network, x, left in walked():
+        right, kept = network(x, training=False), copy.deepcopy(network)
         mine = answer(network)
         if not isinstance(mine, Network):
             raise NotYet("The function should return a Network.")
-        if not close(network(x, training=False), right):
+        if not _same(network, kept):
             raise NotYet(f"{name}: the network that you were given has changed.")
         if not close(mine(x, training=False), right):
             raise NotYet(f"{name}: the outputs are no longer the same.")
@@ -55,25 +53,84 @@ def walk(answer):
     return "It looks one layer back, and no farther."
 
 
+def walked():
+    """Yield the networks of `walk`: a name, the network, an input, the norms that must stay.
+
+    Each ends in a linear layer, and each batch norm sees inputs of about the mean and deviation
+    that it remembers, so that the outputs depend on every layer.
+    """
+    rng = np.random.default_rng(0)
+    for name, letters, left in [
+        ("convolution, batch norm, ReLU", "cbrc", 0),
+        ("convolution, ReLU, batch norm", "crbc", 1),
+        ("batch norm, convolution", "bcrc", 1),
+        ("dense, batch norm, ReLU, dense, ReLU, batch norm", "dbrdrbd", 1),
+        ("one convolution used twice", "sbrsbrc", 0),
+        ("a skip past a convolution, batch norm", "kbrc", 1),
+    ]:
+        yield name, *_network(letters, rng), left
+
+
+class _Skip:
+    """A convolution plus its input: it has a kernel, and yet it is no convolution."""
+
+    def __init__(self, convolution):
+        self.convolution, self.parameters = convolution, convolution.parameters
+
+    def __call__(self, x, *, training):
+        return x + self.convolution(x, training=training)
+
+
 def _network(letters, rng):
-    """Make a network of c, d, b and r: convolution, dense, batch norm, ReLU, with an input."""
+    """Make a network with an input of: b batch norm, r ReLU, c, d, s (shared) and k (skip)."""
     layers, channels = [], 4
-    shape = (6, 5, 5, channels) if "c" in letters else (6, channels)
+    shape = (9, channels) if "d" in letters else (9, 5, 5, channels)
+    x = hidden = rng.normal(size=shape)
+    shared = Conv2D(channels, channels, rng, bias=None)
     for letter in letters:
         if letter == "b":
-            layer = BatchNorm(channels)
-            layer.gamma[:], layer.beta[:] = rng.uniform(0.5, 2, channels), rng.normal()
-            for _ in range(300):  # until the start at 0 and 1 is forgotten
-                layer(rng.normal(3, 2, (9, channels)), training=True)
-        else:
-            kinds = {"c": Conv2D, "d": Dense}
-            layer = (
-                Activation("relu")
-                if letter == "r"
-                else kinds[letter](channels, channels, rng, bias=0.5)
+            layer = BatchNorm(channels, epsilon=0.1)
+            mean, variance, count = moments(hidden)
+            known = layer.population
+            known.mean, known.variance = (
+                mean + rng.normal(0, 0.1, channels),
+                2 * variance,
             )
+            known.count = count
+            layer.gamma[:] = rng.uniform(0.5, 2, channels)
+            layer.beta[:] = rng.normal(0, 0.5, channels)
+        elif letter == "r":
+            layer = Activation("relu")
+        elif letter == "s":
+            layer = shared
+        else:
+            layer = {"d": Dense}.get(letter, Conv2D)(channels, channels, rng)
+            layer.parameters["bias"][:] = rng.normal(0, 0.5, channels)
+            layer = _Skip(layer) if letter == "k" else layer
         layers.append(layer)
-    return Network(layers), rng.normal(size=shape)
+        hidden = layer(hidden, training=False)
+    return Network(layers), x
+
+
+def _same(network, kept):
+    """Say whether a network has the layers, parameters and statistics of its copy."""
+    pairs = list(zip(network.layers, kept.layers, strict=False))
+    if len(network.layers) != len(kept.layers) or any(
+        type(one) is not type(other) for one, other in pairs
+    ):
+        return False
+    return all(map(np.array_equal, *(_numbers(each) for each in (network, kept))))
+
+
+def _numbers(network):
+    """List all arrays that a network keeps, by name, so that a missing one is felt."""
+    found = []
+    for layer in network.layers:
+        for name in ("kernel", "bias", "gamma", "beta"):
+            found.append(layer.parameters.get(name, ()))
+        if isinstance(layer, BatchNorm):
+            found += layer.population.value()[:2]
+    return found
 
 
 @checker
@@ -85,7 +142,7 @@ def forward(answer):
     returned = answer(*map(np.copy, (multiplier, shift, kernel, bias)))
     mine, mine_bias = _kernel_and_bias(returned, (4, 3), 3)
     if not close(mine, kernel * multiplier[:, np.newaxis]):
-        raise NotYet("The kernel is off: batch norm scales the inputs, kernel's rows.")
+        raise NotYet("The kernel is off: which of its axes meets the multiplied x?")
     if close(mine_bias, bias):
         raise NotYet(
             "The kernel is right. The shift is an input too: where does it go?"

@@ -17,17 +17,29 @@ def steps(answer):
         (0.99, 0.02, 0.01, 848),
         (0.9, 4, 0.01, 31),
         (0.5, 0.5, 0.1, 5),
+        (0.9, 200, 0.01, 0),
     ]:
         found = answer(momentum, variance, share)
         case = f"my_steps({momentum}, {variance}, {share})"
         if found is None:
             raise NotYet("The function returns nothing so far.")
+        if np.isnan(found):
+            raise NotYet(f"{case} gave NaN. Take logarithms of positive numbers only.")
         if close(found, 1 / (1 - momentum)):
             raise NotYet(f"{case} gave 1 / (1 - momentum): by then a third is left.")
         if variance != 1 and abs(found - np.log(share) / np.log(momentum)) <= 1:
             raise NotYet(
                 f"{case} gave {found:.6g}, as for a variance of 1. The start must be small "
                 f"beside {variance}."
+            )
+        if expected == 0 and found != 0:
+            raise NotYet(
+                f"{case} gave {found:.6g}. The limit is share * variance = "
+                f"{share * variance:.3g}, and the start weighs 1 before any update."
+            )
+        if found != np.floor(found):
+            raise NotYet(
+                f"{case} gave {found:.6g}. Updates are counted: return a whole number."
             )
         if found == expected - 1:
             raise NotYet(
@@ -57,11 +69,16 @@ def rate(answer):
             right = (1 - momentum) / (1 - momentum**t)
             if close(found, right):
                 continue
+            first = "After one batch the debiased average is that batch, so the first rate is 1."
+            if np.isnan(found):
+                raise NotYet(f"{case} gave NaN, and the first rate is 1.")
             if t == 1:
-                raise NotYet(
-                    f"{case} gave {found:.3g}. After one batch the debiased average is that batch, "
-                    "so the first rate is 1."
-                )
+                hint = first
+                if close(found, 1 / (1 - momentum)):
+                    hint = f"The numerator is missing. {first}"
+                elif close(found, 1 - momentum):
+                    hint = f"That is the rate of the plain moving average. {first}"
+                raise NotYet(f"{case} gave {found:.3g}. {hint}")
             for wrong, hint in [
                 (1 / t, "1 / t is the rate of the plain average."),
                 (1 / (1 - momentum**t), "The numerator is missing."),
