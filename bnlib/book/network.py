@@ -13,8 +13,7 @@ with needed("bnlib.book.network", "notebook"):
 
 
 from bnlib.layer import BatchNorm
-from bnlib.moments import moments
-from bnlib.population import Pooled
+from bnlib.moments import merge_moments, moments
 
 __all__ = [
     "Activation",
@@ -331,21 +330,16 @@ def recalibrate(network, batches):
         raise ValueError("batches must hold at least one array of inputs; got none.")
     for layer in network.layers:
         if isinstance(layer, BatchNorm):
-            population, axis = layer.population, layer.axis
-            exact = _pooled(hidden, axis)
-            population.mean, population.variance, population.count = exact
+            population, exact = layer.population, _exact(hidden, layer.axis)
+            population.restore(population.state() | exact._asdict())
         elif hasattr(layer, "moving_mean"):
-            layer.moving_mean, layer.moving_variance, _ = _pooled(hidden, -1)
+            layer.moving_mean, layer.moving_variance, _ = _exact(hidden, -1)
         hidden = [layer(h, training=False) for h in hidden]
 
 
-def _pooled(batches, axis):
+def _exact(batches, axis):
     """Return the moments of all values together."""
-    parts = [moments(batch, axis=axis) for batch in batches]
-    whole = Pooled(parts[0].mean.shape)
-    for part in parts:
-        whole.update(part)
-    return whole.value()
+    return merge_moments([moments(batch, axis=axis) for batch in batches])
 
 
 def softmax_cross_entropy(logits, labels):

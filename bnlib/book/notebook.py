@@ -27,7 +27,7 @@ with needed("bnlib.book.notebook", "notebook"):
 
 from bnlib.book import style
 
-__all__ = ["setup", "show", "show_source", "show_table"]
+__all__ = ["setup", "show", "show_source", "show_table", "span"]
 
 # Makes TensorFlow write less to stderr; each of the two silences what the other lets through.
 QUIET = {"TF_CPP_MIN_LOG_LEVEL": "3", "TF_ENABLE_ONEDNN_OPTS": "0"}
@@ -151,6 +151,26 @@ def show_table(headers: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
     _publish(
         {"text/markdown": _markdown(cells, right), "text/plain": _aligned(cells, right)}
     )
+
+
+def span(values: Iterable[float], digits: int = 2) -> str:
+    """Write the range of some values, such as those of several seeds.
+
+    Args:
+        values: At least one number.
+        digits: Behind the decimal point.
+
+    Returns:
+        "low to high", or the one number where both are written alike.
+
+    >>> span([0.912, 0.934, 0.967])
+    '0.91 to 0.97'
+    >>> span([97.6, 98.2], 0)
+    '98'
+    """
+    values = list(values)
+    low, high = (f"{value:.{digits}f}" for value in (min(values), max(values)))
+    return low if low == high else f"{low} to {high}"
 
 
 def _is_number(value):

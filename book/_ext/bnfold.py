@@ -7,18 +7,18 @@ A cell tagged `checked` only asserts. On the page it is a small mark that opens.
 from docutils import nodes
 
 PROMPTS = {
-    "checked": ("checked", "checked"),
-    "hardened": ("The same, hardened: bnlib's own code",) * 2,
+    "checked": "checked",
+    "hardened": "The same, hardened: bnlib's own code",
 }
 
 
 def fold_cells(app, doctree):
     """Hide the tagged cells as MyST-NB hides those with `hide-cell`, under words of their own."""
     for cell in doctree.findall(nodes.container):
-        for tag, (closed, opened) in PROMPTS.items():
+        for tag, words in PROMPTS.items():
             if f"tag_{tag}" in cell["classes"]:
                 cell["hide_mode"] = "all"
-                cell["prompt_show"], cell["prompt_hide"] = closed, opened
+                cell["prompt_show"] = cell["prompt_hide"] = words
 
 
 def setup(app):

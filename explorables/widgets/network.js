@@ -1,7 +1,7 @@
 // Chapter 1 and the landing page. Two networks from the same weights, one with batch norm, in training.
 
 import { AFTER, BEFORE, GRID, INK, MUTED, PAPER, WRONG } from "../colours.js";
-import { generator, normals } from "../core.js";
+import { generator, moments, normals } from "../core.js";
 import { explorable } from "../explorable.js";
 import { choice, number } from "../fields.js";
 import { network, softmaxCrossEntropy } from "../network.js";
@@ -89,11 +89,6 @@ function histogram(values) {
   return counts;
 }
 
-function spread(values) {
-  const mean = values.reduce((a, b) => a + b, 0) / values.length;
-  return Math.sqrt(values.reduce((a, b) => a + (b - mean) ** 2, 0) / values.length);
-}
-
 /** All points in one batch, and then the grid with the statistics of the points. */
 function look(net) {
   const seen = [];
@@ -104,7 +99,7 @@ function look(net) {
     loss: softmaxCrossEntropy(logits, labels).loss,
     right,
     share: right.filter(Boolean).length / POINTS,
-    spread: spread(seen.at(-1)),
+    spread: Math.sqrt(moments(seen.at(-1)).variance),
     histograms: seen.map(histogram),
     surface: Array.from({ length: SIDE * SIDE }, (_, i) => surface[2 * i + 1] - surface[2 * i]),
   };

@@ -27,6 +27,33 @@ def small(activation, norm, seed=0):
     return Network(layers)
 
 
+def assert_gradients(network, x, loss, rng, **bounds):
+    """Compare each gradient, in a random direction, with a difference quotient; return how many.
+
+    `loss` maps the network's output to a value and its gradient.
+    """
+
+    def output():
+        return network(x, training=True, update=False)
+
+    grad_x = network.backward(loss(output())[1])
+    gradients = [
+        (layer.parameters[name], layer.gradients[name].copy())
+        for layer in network.layers
+        for name in layer.parameters
+    ]
+    for array, gradient in [*gradients, (x, grad_x)]:
+        direction, kept, step = rng.normal(size=array.shape), array.copy(), 1e-6
+        array += step * direction
+        up, _ = loss(output())
+        array[...] = kept - step * direction
+        down, _ = loss(output())
+        array[...] = kept
+        slope = (up - down) / (2 * step)
+        assert np.sum(gradient * direction) == pytest.approx(slope, **bounds)
+    return len(gradients) + 1
+
+
 @pytest.mark.parametrize("norm", [False, True])
 @pytest.mark.parametrize("activation", sorted(ACTIVATIONS))
 @pytest.mark.parametrize("loss", [softmax_cross_entropy, squared_error])
@@ -39,27 +66,7 @@ def test_every_gradient_by_central_differences(activation, norm, loss):
         else rng.normal(size=(11, 3))
     )
     network = small(activation, norm)
-
-    def value():
-        return loss(network(x, training=True, update=False), y)[0]
-
-    grad_x = network.backward(loss(network(x, training=True, update=False), y)[1])
-    checks = [
-        (layer.parameters[n], layer.gradients[n])
-        for layer in network.layers
-        for n in layer.parameters
-    ]
-    gradients = [(array, gradient.copy()) for array, gradient in checks] + [(x, grad_x)]
-    for array, gradient in gradients:
-        direction, kept, step = rng.normal(size=array.shape), array.copy(), 1e-6
-        array += step * direction
-        up = value()
-        array[...] = kept - step * direction
-        down = value()
-        array[...] = kept
-        assert np.sum(gradient * direction) == pytest.approx(
-            (up - down) / (2 * step), rel=2e-5, abs=1e-8
-        )
+    assert_gradients(network, x, lambda out: loss(out, y), rng, rel=2e-5, abs=1e-8)
 
 
 def test_cross_entropy_is_stable_for_huge_logits():
@@ -159,28 +166,9 @@ def test_bad_input_is_refused(call, words):
 def test_every_gradient_of_the_convolutional_network(norm):
     rng = np.random.default_rng(2)
     x, y = rng.normal(1, 2, (7, 8, 8, 1)), rng.integers(0, 10, 7)
-    network = convolutional(3, norm)
-    options = {"training": True, "update": False} if norm else {"training": True}
-
-    def value():
-        return softmax_cross_entropy(network(x, **options), y)[0]
-
-    grad_x = network.backward(softmax_cross_entropy(network(x, **options), y)[1])
-    checks = [(x, grad_x)] + [
-        (layer.parameters[name], layer.gradients[name])
-        for layer in network.layers
-        for name in layer.parameters
-    ]
-    assert len(checks) == 1 + (3 * 3 + 2 if norm else 4 * 2)
-    for array, gradient in checks:
-        direction, kept, step = rng.normal(size=array.shape), array.copy(), 1e-6
-        array += step * direction
-        up = value()
-        array[...] = kept - step * direction
-        down = value()
-        array[...] = kept
-        slope = (up - down) / (2 * step)
-        assert np.sum(gradient * direction) == pytest.approx(slope, rel=1e-4, abs=1e-7)
+    loss = lambda logits: softmax_cross_entropy(logits, y)  # noqa: E731
+    checked = assert_gradients(convolutional(3, norm), x, loss, rng, rel=1e-4, abs=1e-7)
+    assert checked == 1 + (3 * 3 + 2 if norm else 4 * 2)
 
 
 @pytest.mark.parametrize("stride", [1, 2])

@@ -8,7 +8,7 @@ import functools
 
 import numpy as np
 
-__all__ = ["NotYet", "arrays", "checker", "close"]
+__all__ = ["NotYet", "arrays", "attempt", "checker", "close"]
 
 
 class NotYet(Exception):
@@ -23,16 +23,23 @@ def checker(examine):
         if answer is ...:
             print("Not yet. Put your answer where the ... stands.")
             return
-        try:
-            print("Correct.", examine(answer))
-        except NotYet as reason:
-            print("Not yet.", reason)
-        except (
-            Exception
-        ) as error:  # the learner's code may raise anything: that is feedback too
-            print(f"Not yet. Your code raised {type(error).__name__}: {error}")
+        is_right, words = attempt(examine, answer)
+        print("Correct." if is_right else "Not yet.", words)
 
     return check
+
+
+def attempt(examine, answer):
+    """Say whether `examine(answer)` finds it right, and in which words it says so.
+
+    A learner's code may raise anything: that is feedback too.
+    """
+    try:
+        return True, examine(answer)
+    except NotYet as reason:
+        return False, str(reason)
+    except Exception as error:
+        return False, f"Your code raised {type(error).__name__}: {error}"
 
 
 def arrays(returned, names, shape):

@@ -20,11 +20,8 @@ import inspect
 
 import numpy as np
 
-from bnlib.book.exercises import NotYet, close
-from bnlib.book.network import (
-    convolutional,
-    softmax_cross_entropy,
-)
+from bnlib.book.exercises import NotYet, attempt, close
+from bnlib.book.network import convolutional, softmax_cross_entropy
 from bnlib.gradient import batch_norm_backward, batch_norm_inference_backward
 from bnlib.layer import BatchNorm
 from bnlib.parameters import fold
@@ -470,22 +467,14 @@ def _examine(maker, chapter):
     bench, lines, failed, before = _Bench(maker, chapter), [], 0, 0
     chosen = [check for check in CHECKS if check[0] <= chapter]
     for number, says, examine in chosen:
-        try:
-            examine(bench)
-            if number < chapter:
-                before += 1
-            else:
-                lines.append(f"  passes  ({number}) {says}")
-        except NotYet as reason:
-            words = str(reason)
-        except (
-            Exception
-        ) as error:  # the reader's code may raise anything: that is feedback too
-            words = f"Your code raised {type(error).__name__}: {error}"
+        passes, words = attempt(examine, bench)
+        if not passes:
+            failed += 1
+            lines += [f"  FAILS   ({number}) {says}", f"          {words}"]
+        elif number < chapter:
+            before += 1
         else:
-            continue
-        failed += 1
-        lines += [f"  FAILS   ({number}) {says}", f"          {words}"]
+            lines.append(f"  passes  ({number}) {says}")
     if failed:
         print(f"Not yet. {len(chosen) - failed} of {len(chosen)} checks pass.")
     else:
