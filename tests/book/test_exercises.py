@@ -272,7 +272,12 @@ ANSWERS = [
     (
         on_moments.masked,
         lambda x, m: (m @ x / m.sum(), m @ (x - m @ x / m.sum()) ** 2 / m.sum()),
-        "NaN in the hidden rows",
+        "NaN in the hidden rows: the answer is NaN",
+    ),
+    (
+        on_moments.masked,
+        lambda x, m: (x[m].mean(0), (x[m] ** 2).mean(0) - x[m].mean(0) ** 2),
+        "A mean of a billion",
     ),
     (on_moments.effective, lambda n, r: n / (1 + (n - 1) * r), "Correct. For many"),
     (on_moments.effective, lambda n, r: None, "returns nothing"),
