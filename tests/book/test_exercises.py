@@ -348,7 +348,11 @@ ANSWERS = [
     (on_transform.repaired, _renormed, "Correct. An array made like x"),
     (on_transform.repaired, lambda *a: None, "returns nothing"),
     (on_transform.repaired, lambda *a: a[0].mean(), "yours has ()"),
-    (on_transform.repaired, lambda *a: _into(np.empty_like(a[0]), *a), "decimal point"),
+    (
+        on_transform.repaired,
+        lambda *a: _into(np.empty_like(a[0]), *a),
+        "on some pixels",
+    ),
     (on_transform.repaired, lambda *a: _into(a[0], *a), "x itself was changed"),
     (on_transform.repaired, lambda *a: _renormed(*a) + 1, "Random decimals"),
     (on_transform.norm_after, _fourth_root(2), "Correct. The fourth root"),
