@@ -137,7 +137,8 @@ def stored(name: str) -> dict[str, Any]:
     """Load measurements that a script of `benchmarks/` made earlier.
 
     Args:
-        name: of the measurement, and of the script that repeats it: `benchmarks/<name>.py`.
+        name: of the measurement. `benchmarks/core.py` repeats "core"; "core_avx2" is its run on
+            another machine.
 
     Returns:
         What the script stored. `surroundings` says where: processor, cores, versions, settings.
