@@ -9,11 +9,13 @@ one pass     −0.0123
 
 import ast
 import inspect
+import json
 import math
 import os
 import re
 import textwrap
 from collections.abc import Iterable, Sequence
+from importlib import resources
 from numbers import Integral, Real
 from typing import Any
 
@@ -27,7 +29,7 @@ with needed("bnlib.book.notebook", "notebook"):
 
 from bnlib.book import style
 
-__all__ = ["setup", "show", "show_source", "show_table", "span"]
+__all__ = ["setup", "show", "show_source", "show_table", "span", "stored"]
 
 # Makes TensorFlow write less to stderr; each of the two silences what the other lets through.
 QUIET = {"TF_CPP_MIN_LOG_LEVEL": "3", "TF_ENABLE_ONEDNN_OPTS": "0"}
@@ -171,6 +173,25 @@ def span(values: Iterable[float], digits: int = 2) -> str:
     values = list(values)
     low, high = (f"{value:.{digits}f}" for value in (min(values), max(values)))
     return low if low == high else f"{low} to {high}"
+
+
+# Stored runs
+
+
+def stored(name: str) -> dict[str, Any]:
+    """Read runs that were stored: too many to repeat in a notebook, or too chaotic.
+
+    Args:
+        name: Of a file in `bnlib/book/sweeps`, and of the script in `benchmarks` that wrote it.
+
+    Returns:
+        What the script wrote, with the `day` and the `surroundings` of the runs.
+
+    >>> stored("network")["runs"][0]["activation"]
+    'tanh'
+    """
+    sweeps = resources.files("bnlib.book") / "sweeps"
+    return json.loads((sweeps / f"{name}.json").read_text(encoding="utf-8"))
 
 
 def _is_number(value):
