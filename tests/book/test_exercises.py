@@ -417,7 +417,11 @@ ANSWERS = [
     (on_axes.backward, lambda *a: image_backward(*a, over=len), "and must sum to 0"),
     (on_axes.backward, lambda *a: image_backward(*a, over=len), "Right for (7, 3) and"),
     (on_axes.backward, lambda *a: image_backward(*a)[::-1], "grad_x should have shape"),
-    (on_axes.backward, lambda g, x, k: image_backward(g, x, 2 * k), "grad_x is off; its"),
+    (
+        on_axes.backward,
+        lambda g, x, k: image_backward(g, x, 2 * k),
+        "grad_x is off; its",
+    ),
     (on_axes.backward, places_apart, "its channels sum to 0, as they must"),
     (on_axes.backward, lambda g, x, k: 1 / 0, "raised ZeroDivisionError"),
     (on_axes.group, in_groups, "Correct. Four ranks"),

@@ -108,7 +108,9 @@ def _sums(found, expected):
     sums = np.sum(found, axis=tuple(range(expected.ndim - 1)))
     if np.abs(sums).max() < 1e-6 * np.abs(expected).max():
         return "its channels sum to 0, as they must"
-    return f"its channels sum to {', '.join(f'{v:.3g}' for v in sums)}, and must sum to 0"
+    return (
+        f"its channels sum to {', '.join(f'{v:.3g}' for v in sums)}, and must sum to 0"
+    )
 
 
 def _what_grouped(y, x, gamma, beta, groups):
