@@ -162,6 +162,14 @@ def image_backward(grad_y, x, gamma, over=lambda x: x[..., 0].size):
     return grad_x, grad_gamma, grad_beta
 
 
+def places_apart(grad_y, x, gamma):
+    """The backward pass with each place of the upstream gradient centred by itself."""
+    grad_x, *others = image_backward(grad_y, x, gamma)
+    axes = tuple(range(x.ndim - 1))
+    lost = (grad_y.mean(0) - grad_y.mean(axes)) / np.sqrt(x.var(axes) + 1e-3)
+    return grad_x - gamma * lost, *others
+
+
 def in_groups(x, gamma, beta, groups, epsilon=1e-3, first=1, ddof=0, **wrong):
     neighbours = wrong.get("neighbours", 1)
     shape = (groups, -1) if neighbours else (-1, groups)
@@ -252,6 +260,7 @@ def _fourth_root(factor):
 
 
 SHARES = {"batch": 16 * 196, "instance": 196, "layer": 256 * 196, "group": 8 * 196}
+SHARES |= {"changed": ["batch"]}
 
 
 def dense_back(**wrong):
@@ -411,7 +420,12 @@ ANSWERS = [
     (on_gradient.swallowed, [np.nan] * 5, "finite numbers"),
     (on_gradient.swallowed, [np.inf, 1, 2, 3, 4], "finite numbers"),
     # axes
-    (on_axes.shares, SHARES, "Correct. With half the batch"),
+    (on_axes.shares, SHARES, "Correct. The other three"),
+    (on_axes.shares, SHARES | {"changed": "batch"}, "Correct. The other three"),
+    (on_axes.shares, SHARES | {"changed": ["batch", "group"]}, "a mean of group norm"),
+    (on_axes.shares, SHARES | {"changed": []}, "averages over the examples"),
+    (on_axes.shares, SHARES | {"changed": ["all"]}, "give a list of names"),
+    (on_axes.shares, SHARES | {"changed": 1}, "give a list of names"),
     (on_axes.shares, 3136, "a dict with the names"),
     (on_axes.shares, SHARES | {"layer": ...}, "where each ... stands"),
     (on_axes.shares, SHARES | {"batch": 256}, "batch: that is how many means"),
@@ -420,15 +434,23 @@ ANSWERS = [
     (on_axes.shares, SHARES | {"layer": 256}, "one location"),
     (on_axes.shares, SHARES | {"group": 32 * 196}, "how many channels has each"),
     (on_axes.shares, SHARES | {"group": 7}, "group: Multiply"),
-    (on_axes.shares, {k: float(v) for k, v in SHARES.items()}, "Correct. With half"),
+    (on_axes.shares, SHARES | {"batch": 3136.0}, "Correct. The other"),
+    (on_axes.shares, SHARES | {"instance": 256 * 196}, "mixes the channels"),
+    (on_axes.shares, SHARES | {"layer": 196}, "channels are averaged as well"),
+    (on_axes.shares, SHARES | {"layer": 16 * 256 * 196}, "the whole batch"),
     (on_axes.shares, SHARES | {"batch": 16 * 256 * 14.0}, "channels are second"),
     (on_axes.shares, SHARES | {"batch": None}, "batch: give one number"),
     (on_axes.backward, image_backward, "Correct. Dense"),
     (on_axes.backward, lambda *a: None, "Return 3 arrays"),
-    (on_axes.backward, lambda *a: image_backward(*a, over=len), "3), grad_x is off."),
+    (on_axes.backward, lambda *a: image_backward(*a, over=len), "and must sum to 0"),
     (on_axes.backward, lambda *a: image_backward(*a, over=len), "Right for (7, 3) and"),
     (on_axes.backward, lambda *a: image_backward(*a)[::-1], "grad_x should have shape"),
-    (on_axes.backward, lambda g, x, k: image_backward(g, x, 2 * k), "grad_x is off."),
+    (
+        on_axes.backward,
+        lambda g, x, k: image_backward(g, x, 2 * k),
+        "grad_x is off; its",
+    ),
+    (on_axes.backward, places_apart, "its channels sum to 0, as they must"),
     (on_axes.backward, lambda g, x, k: 1 / 0, "raised ZeroDivisionError"),
     (on_axes.group, in_groups, "Correct. Four ranks"),
     (on_axes.group, lambda *a: None, "returns nothing"),
