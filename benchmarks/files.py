@@ -103,7 +103,9 @@ def read_safetensors(path):
     found, kinds = {}, {"F32": "float32", "I64": "int64"}
     for name, entry in json.loads(raw[8:start]).items():
         first, last = entry["data_offsets"]
-        numbers = np.frombuffer(raw[start + first : start + last], kinds[entry["dtype"]])
+        numbers = np.frombuffer(
+            raw[start + first : start + last], kinds[entry["dtype"]]
+        )
         found[name] = numbers.reshape(entry["shape"])
     return found
 
@@ -166,6 +168,7 @@ def write_keras2(folder):
 def write_slim(folder):
     """Put the weights into a graph of slim, and let TensorFlow 1's Saver write a checkpoint."""
     import tensorflow as tf
+
     # where TensorFlow 2.21 looks for them, and tf_keras 2.21 no longer has them
     for name in ("", ".base", ".convolutional", ".core", ".normalization", ".pooling"):
         inside = importlib.import_module(f"tf_keras.src.legacy_tf_layers{name}")
@@ -300,7 +303,7 @@ def write_caffe(folder):
 
     state, net = read_safetensors(folder / "digits.safetensors"), caffe_network()
     text = text_format.MessageToString(net)
-    (folder / "digits.prototxt").write_text(text.replace("pool: 1\n", "pool: AVE\n"))
+    (folder / "digits.prototxt").write_text(text)
     for layer in net.layer:
         number = layer.name[-1]
         if layer.type == "Convolution":

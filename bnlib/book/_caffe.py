@@ -27,7 +27,7 @@ SCHEMA = {
     "ScaleParameter": "bias_term 4 bool",
     "ConvolutionParameter": "num_output 1 uint32, bias_term 2 bool =true, pad 3 uint32*, "
     "kernel_size 4 uint32*, stride 6 uint32*",
-    "PoolingParameter": "pool 1 uint32, global_pooling 12 bool",
+    "PoolingParameter": "pool 1 PoolMethod, global_pooling 12 bool",
     "InnerProductParameter": "num_output 1 uint32, bias_term 2 bool =true",
     "ParamSpec": "name 1 string, lr_mult 3 float =1.0, decay_mult 4 float =1.0",
     "LayerParameter": "name 1 string, type 2 string, bottom 3 string*, top 4 string*, "
@@ -45,6 +45,9 @@ def message() -> Any:
     file = descriptor_pb2.FileDescriptorProto(
         name="bnlib_caffe.proto", package="bnlib_caffe", syntax="proto2"
     )
+    method = file.enum_type.add(name="PoolMethod")
+    for number, name in enumerate(("MAX", "AVE", "STOCHASTIC")):
+        method.value.add(name=name, number=number)
     for name, fields in SCHEMA.items():
         made = file.message_type.add(name=name)
         for each in fields.split(", "):
@@ -53,8 +56,9 @@ def message() -> Any:
             new = made.field.add(
                 name=field, number=int(number), label=3 if repeated else 1
             )
-            if kind in SCHEMA:
-                new.type, new.type_name = new.TYPE_MESSAGE, f".bnlib_caffe.{kind}"
+            if kind in SCHEMA or kind == "PoolMethod":
+                new.type = new.TYPE_MESSAGE if kind in SCHEMA else new.TYPE_ENUM
+                new.type_name = f".bnlib_caffe.{kind}"
             else:
                 new.type = getattr(new, f"TYPE_{kind.upper()}")
                 new.options.packed = repeated and kind in ("float", "int64")

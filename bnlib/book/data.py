@@ -2,7 +2,8 @@
 
 `digits` is the default everywhere: 1,797 images that ship inside scikit-learn and need no network.
 `mnist` is the bigger one that the literature used, fetched once, checked, and kept.
-`stored` reads what takes too long, or depends too much on the machine, to run in a chapter.
+`stored` reads what takes too long, or depends too much on the machine, to run in a chapter, and
+`trained_file` finds the files in which other frameworks keep one trained network.
 """
 
 import json
@@ -15,7 +16,7 @@ import numpy as np
 
 from bnlib._extras import needed
 
-__all__ = ["Split", "curve", "digits", "mnist", "stored"]
+__all__ = ["Split", "curve", "digits", "mnist", "stored", "trained_file"]
 
 NO_NETWORK = "MNIST is not here and the network is silent: these are the 8x8 digits."
 MNIST = "https://storage.googleapis.com/tensorflow/tf-keras-datasets/mnist.npz"
@@ -157,3 +158,30 @@ def stored(name: str) -> dict[str, Any]:
             f"no measurement {name!r} is stored; there are {known}."
         )
     return json.loads(file.read_text(encoding="utf-8"))
+
+
+def trained_file(name: str) -> Path:
+    """Find one of the files that hold the network of chapter 12, as each framework wrote it.
+
+    `benchmarks/files.py` writes them.
+
+    Args:
+        name: such as "digits.safetensors" (PyTorch), "digits.h5" (Keras 2), "digits.ckpt"
+            (TensorFlow 1; three files share that beginning), "digits.onnx", "digits.prototxt" and
+            "digits.caffemodel" (Caffe). "answers.safetensors" has what PyTorch answers to the test
+            digits, as `fc`.
+
+    Returns:
+        Its path.
+
+    Raises:
+        FileNotFoundError: if there is none of that name.
+
+    >>> trained_file("digits.h5").suffix
+    '.h5'
+    """
+    folder = Path(str(files("bnlib.book") / "files"))
+    if not list(folder.glob(f"{name}*")):
+        known = ", ".join(sorted(each.name for each in folder.iterdir()))
+        raise FileNotFoundError(f"no file {name!r} is stored; there are {known}.")
+    return folder / name

@@ -3,10 +3,12 @@
 `from_*` reads a plain dict that uses a framework's own names into `BNParams`, `to_*` writes it
 back. No framework is imported. What a framework cannot hold is refused, unless it is named in
 `lose`; Bessel's factor, which changes no output, is lost with a warning: nothing is lost silently.
-`CONVENTIONS` is the table of defaults and habits.
+`compare` and `explain` find the parameter of a converted layer that is wrong. `CONVENTIONS` is the
+table of defaults and habits.
 """
 
 from bnlib.conventions._caffe import from_caffe, to_caffe
+from bnlib.conventions._compare import compare, explain
 from bnlib.conventions._contrib import from_contrib, to_contrib
 from bnlib.conventions._flax import from_flax, to_flax
 from bnlib.conventions._keras import from_keras, to_keras
@@ -20,6 +22,8 @@ __all__ = [
     "CONVENTIONS",
     "BNParams",
     "Convention",
+    "compare",
+    "explain",
     "from_caffe",
     "from_contrib",
     "from_flax",

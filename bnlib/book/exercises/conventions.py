@@ -1,10 +1,19 @@
 """Checkers for the chapter on conventions."""
 
+from dataclasses import replace
+
 import numpy as np
 
 from bnlib.book.exercises import NotYet, arrays, checker, close
+from bnlib.conventions import BNParams
 
-__all__ = ["caffe", "momentum", "without_gamma"]
+__all__ = [
+    "caffe",
+    "convert",
+    "momentum",
+    "without_gamma",
+    "wrong_parameter",
+]
 
 
 @checker
@@ -56,3 +65,85 @@ def without_gamma(answer):
     if not close(mine_kernel, gamma[:, np.newaxis] * kernel):
         raise NotYet("Beta is right. The kernel's rows are its inputs: scale those.")
     return "For a negative gamma it would not hold: ReLU would turn round."
+
+
+def suspect():
+    """Return what the source's layers answered, and the layers after a conversion with one mistake.
+
+    Returns:
+        `(recorded, suspects)`, two dicts by the names of three layers: pairs `x, y`, each
+        `(20, 4)`, and the layers as `BNParams`.
+    """
+    rng, recorded, suspects = np.random.default_rng(12), {}, {}
+    for name in ("bn1", "bn2", "bn3"):
+        variance = rng.uniform(0.5, 2, 4)
+        variance[rng.integers(4)] = 0.02 if name == "bn3" else 0.3
+        mean, gamma, beta = rng.normal(size=(3, 4))
+        source = BNParams(mean, variance, gamma, beta, epsilon=1e-5, momentum=0.9)
+        x = mean + np.sqrt(variance) * rng.normal(size=(20, 4))
+        recorded[name] = x, source.inference(x)
+        suspects[name] = replace(source, epsilon=1e-3) if name == "bn3" else source
+    return recorded, suspects
+
+
+@checker
+def wrong_parameter(answer):
+    """Check `(layer, field)`: the wrong layer of `suspect()`, and its wrong field."""
+    if not isinstance(answer, (tuple, list)) or len(answer) != 2:
+        raise NotYet('The answer should be two names, as in ("bn1", "gamma").')
+    layer, field = answer
+    if layer not in ("bn1", "bn2", "bn3"):
+        raise NotYet(f"The layers are bn1, bn2 and bn3; got {layer!r}.")
+    if layer != "bn3":
+        raise NotYet(f"{layer} answers y to x, as it should. Which layer does not?")
+    if field not in vars(BNParams([0.0], [1.0], epsilon=0, momentum=0.9)):
+        raise NotYet(f"{field!r} is no field of BNParams.")
+    if field == "momentum":
+        raise NotYet("The momentum does not show in outputs. Something else is wrong.")
+    if field != "epsilon":
+        raise NotYet(
+            "The layer is right. Is it wrong in all channels alike, or most in the one with the "
+            "smallest variance?"
+        )
+    return "A wrong epsilon shows most where the variance is small."
+
+
+@checker
+def convert(answer):
+    """Check `answer(state, eps)`: PyTorch's arrays in, lists for Keras's `set_weights` out."""
+    rng, eps = np.random.default_rng(0), 0.1
+    state = {
+        "conv.weight": rng.normal(size=(5, 2, 3, 4)),
+        **{f"bn.{name}": rng.normal(size=5) for name in ("weight", "bias")},
+        "bn.running_mean": rng.normal(size=5),
+        "bn.running_var": rng.uniform(0.1, 1, 5),
+        "fc.weight": rng.normal(size=(7, 5)),
+        "fc.bias": rng.normal(size=7),
+    }
+    returned = answer({name: np.copy(value) for name, value in state.items()}, eps)
+    if not isinstance(returned, (tuple, list)) or len(returned) != 3:
+        raise NotYet("The function should return three lists: conv, norm, dense.")
+    if [len(each) for each in returned] != [1, 4, 2]:
+        raise NotYet("The lists should hold 1, 4 and 2 arrays: Keras's weights.")
+    conv, norm, dense = ([np.asarray(a) for a in each] for each in returned)
+    if conv[0].shape != (3, 4, 2, 5):
+        raise NotYet(
+            f"Keras's kernel is height, width, in, out: (3, 4, 2, 5); got {conv[0].shape}."
+        )
+    if not close(conv[0], state["conv.weight"].transpose(2, 3, 1, 0)):
+        raise NotYet("The kernel has the right shape, but was reshaped: move its axes.")
+    if dense[0].shape != (5, 7) or not close(dense[0], state["fc.weight"].T):
+        raise NotYet("PyTorch's dense weight is out, in. Keras's is in, out.")
+    if not close(dense[1], state["fc.bias"]):
+        raise NotYet("The dense layer's bias needs no change.")
+    names = ("weight", "bias", "running_mean")
+    if any(
+        np.shape(mine) != (5,) or not close(mine, state[f"bn.{name}"])
+        for mine, name in zip(norm, names, strict=False)
+    ):
+        raise NotYet("Keras's order is gamma, beta, moving mean, moving variance.")
+    if close(norm[3], state["bn.running_var"]):
+        raise NotYet("The layer's epsilon is 0 now. What stands under PyTorch's root?")
+    if not close(norm[3], state["bn.running_var"] + eps):
+        raise NotYet("The variance is off: under PyTorch's root is variance + eps.")
+    return "The outputs are PyTorch's."
