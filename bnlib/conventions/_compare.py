@@ -1,4 +1,4 @@
-"""Say which parameter of a converted layer is wrong: from two layers, or from an input and output."""
+"""Say which parameter of a converted layer is wrong: from two layers, or from inputs, outputs."""
 
 from collections.abc import Mapping
 from dataclasses import replace
