@@ -730,6 +730,47 @@ ANSWERS = [
     (on_conventions.without_gamma, lambda g, b, k: (b, g[:, None] * k), "Beta changes"),
     (on_conventions.without_gamma, lambda g, b, k: (b * g, k), "Beta is off"),
     (on_conventions.without_gamma, lambda g, b, k: (b / g, k), "rows are its inputs"),
+    (on_conventions.wrong_parameter, ("bn3", "epsilon"), "Correct. A wrong epsilon"),
+    (on_conventions.wrong_parameter, "bn3", "two names"),
+    (on_conventions.wrong_parameter, ("conv", "epsilon"), "bn1, bn2 and bn3"),
+    (on_conventions.wrong_parameter, ("bn1", "epsilon"), "Which layer does not"),
+    (on_conventions.wrong_parameter, ("bn3", "eps"), "no field of BNParams"),
+    (on_conventions.wrong_parameter, ("bn3", "momentum"), "does not show in outputs"),
+    (on_conventions.wrong_parameter, ("bn3", "gamma"), "all channels alike"),
+    (on_conventions.convert, lambda s, e: _converted(s, e), "Correct. The outputs"),
+    (on_conventions.convert, lambda s, e: None, "three lists"),
+    (on_conventions.convert, lambda s, e: ([], [], []), "1, 4 and 2 arrays"),
+    (
+        on_conventions.convert,
+        lambda s, e: ([s["conv.weight"]], *_converted(s, e)[1:]),
+        r"height, width, in, out: (3, 4, 2, 5); got (5, 2, 3, 4)",
+    ),
+    (
+        on_conventions.convert,
+        lambda s, e: ([s["conv.weight"].reshape(3, 4, 2, 5)], *_converted(s, e)[1:]),
+        "was reshaped",
+    ),
+    (
+        on_conventions.convert,
+        lambda s, e: (*_converted(s, e)[:2], [s["fc.weight"], s["fc.bias"]]),
+        "out, in",
+    ),
+    (
+        on_conventions.convert,
+        lambda s, e: (*_converted(s, e)[:2], [s["fc.weight"].T, 2 * s["fc.bias"]]),
+        "needs no change",
+    ),
+    (
+        on_conventions.convert,
+        lambda s, e: (
+            _converted(s, e)[0],
+            _converted(s, e)[1][::-1],
+            _converted(s, e)[2],
+        ),
+        "Keras's order is gamma",
+    ),
+    (on_conventions.convert, lambda s, e: _converted(s, 0), "under PyTorch's root"),
+    (on_conventions.convert, lambda s, e: _converted(s, e**2), "variance + eps"),
     # tf_ops
     (on_tf_ops.biased, lambda v, n: v * (n - 1) / n, "Correct. The same"),
     (on_tf_ops.biased, lambda v, n: 1.25, "shape ()"),
@@ -817,6 +858,15 @@ def _pooled(mean_a, variance_a, n_a, mean_b, variance_b, n_b):
 def _pool(means, variances, counts):
     mean = np.average(means, axis=0, weights=counts)
     return mean, np.average(variances + (means - mean) ** 2, axis=0, weights=counts)
+
+
+def _converted(state, eps):
+    """The right answer for a PyTorch network, with this much added to the variance."""
+    names = ("weight", "bias", "running_mean", "running_var")
+    norm = [state[f"bn.{name}"] for name in names]
+    norm[3] = norm[3] + eps
+    conv = [state["conv.weight"].transpose(2, 3, 1, 0)]
+    return conv, norm, [state["fc.weight"].T, state["fc.bias"]]
 
 
 def _divided(sum_mean, sum_variance, factor):

@@ -5,6 +5,8 @@ tf.contrib, which do not run here, there are numbers recorded where they did, ma
 """
 
 import os
+import shutil
+import sys
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
@@ -16,6 +18,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from facts import ROOT
 from hypothesis import given
 from hypothesis import strategies as st
 from mended import locked
@@ -23,9 +26,13 @@ from onnx.reference import ReferenceEvaluator
 from samples import friendly
 
 from bnlib import batch_norm_inference
+from bnlib.book._caffe import load
+from bnlib.book.data import trained_file
 from bnlib.conventions import (
     CONVENTIONS,
     BNParams,
+    compare,
+    explain,
     from_caffe,
     from_contrib,
     from_flax,
@@ -733,6 +740,118 @@ def test_an_unknown_name_and_a_list_are_refused(name):
 def test_keras_values_that_do_not_fit_are_refused(values, settings, message):
     with pytest.raises(ValueError, match=message):
         from_keras(to_keras(LAST) | values, **settings)
+
+
+# Which parameter is wrong
+
+SWAPPED = {"gamma": BETA, "beta": GAMMA}
+WRONG = [
+    ({"momentum": 0.2}, "momentum is 0.2, and was 0.8: each is 1 minus the other"),
+    ({"momentum": 0.7}, "momentum is 0.7, and was 0.8"),
+    ({"momentum": None}, "momentum is None, and was 0.8"),
+    ({"epsilon": 1e-3}, "epsilon is 0.001, and was 0.01"),
+    (SWAPPED, "gamma holds beta, and beta holds gamma: they are swapped"),
+    ({"gamma": None}, "gamma is missing"),
+    ({"beta": 0 * BETA}, "beta is 0 everywhere"),
+    ({"beta": MEAN}, "beta holds what was moving_mean"),
+    ({"moving_mean": MEAN[::-1]}, "moving_mean has its channels in another order"),
+    ({"moving_variance": VARIANCE**0.5}, "moving_variance holds the deviation"),
+    ({"moving_variance": VARIANCE**-0.5}, "moving_variance holds 1 / deviation"),
+    ({"moving_variance": 5 * VARIANCE}, "moving_variance is 5 times what it was"),
+    ({"moving_mean": MEAN + np.eye(3)[2] / 2}, "moving_mean differs by up to 0.5"),
+]
+
+
+@pytest.mark.parametrize(("change", "words"), WRONG)
+def test_compare_names_the_layer_and_its_wrong_parameter(change, words):
+    source = {"bn1": FIRST, "bn2": FIRST}
+    assert compare(source, source) == []
+    (finding,) = compare(source, source | {"bn2": replace(FIRST, **change)})
+    assert finding.startswith(f"bn2: {words}")
+
+
+def test_compare_finds_several_and_forgives_rounding_and_habits():
+    rounded = replace(
+        FIRST, moving_mean=MEAN.astype(np.float32), epsilon=float(np.float32(0.01))
+    )
+    assert compare({"bn": FIRST}, {"bn": rounded}) == []
+    assert compare({"bn": FIRST}, {"bn": replace(LAST, bessel=True)}) == []
+    both = replace(FIRST, epsilon=0.1, momentum=0.2)
+    assert len(compare({"bn": FIRST}, {"bn": both})) == 2
+    fewer = BNParams(MEAN[:2], VARIANCE[:2], epsilon=0.01, momentum=0.8)
+    (finding,) = compare({"bn": FIRST}, {"bn": fewer})
+    assert finding == "bn: there are 2 channels, and were 3"
+    with pytest.raises(
+        ValueError, match=r"only in source: \['bn1'\], only in target: \['norm'\]"
+    ):
+        compare({"bn1": FIRST}, {"norm": FIRST})
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"epsilon": 1e-5}, "epsilon should be 0.01"),
+        (SWAPPED, "gamma and beta should be swapped"),
+        ({"moving_variance": VARIANCE**0.5}, "moving_variance should be squared"),
+        ({"moving_variance": VARIANCE**-0.5}, "moving_variance should be inverted"),
+        (
+            {"moving_mean": 5 * MEAN, "moving_variance": 5 * VARIANCE},
+            "moving_mean and moving_variance should be divided by 5",
+        ),
+    ],
+)
+def test_explain_finds_the_change_that_mends_the_outputs(change, words):
+    y = run_onnx(to_onnx(FIRST), 15, IMAGES)[0]  # what another library answers
+    found = explain(replace(FIRST, **change), IMAGES, y)
+    assert len(found) == 1
+    assert found[0].startswith(words)
+    assert explain(FIRST, IMAGES, y) == ["nothing is wrong"]
+
+
+def test_explain_finds_a_parameter_too_many_and_says_when_it_finds_nothing():
+    y = replace(FIRST, gamma=None).inference(IMAGES)
+    assert explain(FIRST, IMAGES, y) == ["gamma should be left out"]
+    assert explain(replace(FIRST, beta=BETA + np.eye(3)[1]), IMAGES, y) == []
+    with pytest.raises(ValueError, match=r"same shape; got \(7, 3, 2, 5\) and"):
+        explain(FIRST, IMAGES, np.moveaxis(y, 1, -1))
+    with pytest.raises(ValueError, match="y must vary"):
+        explain(FIRST, IMAGES, np.ones_like(IMAGES))
+
+
+# The files of chapter 12
+
+
+def test_files_are_what_their_makers_write(tmp_path):
+    """Caffe's and ONNX's, made anew from PyTorch's numbers, and PyTorch's own answer to them."""
+    sys.path.insert(0, str(ROOT / "benchmarks"))
+    try:
+        import files
+    finally:
+        sys.path.pop(0)
+    for name in ("digits.safetensors", "answers.safetensors"):
+        shutil.copy(trained_file(name), tmp_path / name)
+    state = files.read_safetensors(tmp_path / "digits.safetensors")
+    answers = files.read_safetensors(tmp_path / "answers.safetensors")["fc"]
+    model = files.network().eval()
+    model.load_state_dict({name: torch.tensor(v) for name, v in state.items()})
+    images = files.images()[2]
+    with torch.no_grad():
+        got = model(torch.tensor(images)).numpy()
+    assert np.abs(got - answers).max() < 1e-5 * answers.std()
+    assert np.abs(files.write_onnx(tmp_path) - answers).max() < 1e-5 * answers.std()
+    files.write_caffe(tmp_path)
+    for name in ("digits.prototxt", "digits.caffemodel"):
+        assert load(tmp_path / name) == load(trained_file(name))
+    assert len(load(trained_file("digits.prototxt")).layer) == 14
+    norm = load(trained_file("digits.prototxt")).layer[1].batch_norm_param
+    assert norm.eps == np.float32(1e-5)  # not in the text: Caffe's default
+    ours = onnx.load(trained_file("digits.onnx"))
+    assert onnx.load(tmp_path / "digits.onnx").graph == ours.graph
+
+
+def test_a_file_that_is_not_there_names_those_that_are():
+    with pytest.raises(FileNotFoundError, match=r"no file 'x.pt'.*digits\.h5"):
+        trained_file("x.pt")
 
 
 # The factor, and the table

@@ -17,6 +17,30 @@ BREAKS = {
 
 # name: (file, text in it, what the fault makes of it, the test that must catch it)
 FAULTS = {
+    "momentum is not compared": (
+        "conventions/_compare.py",
+        'for name in ("epsilon", "momentum"):',
+        'for name in ("epsilon",):',
+        "test_conventions.py::test_compare_names_the_layer_and_its_wrong_parameter",
+    ),
+    "a swapped pair is two differences": (
+        "conventions/_compare.py",
+        "if not found:",
+        "if wrong:",
+        "test_conventions.py::test_compare_names_the_layer_and_its_wrong_parameter",
+    ),
+    "any change that mends roughly explains": (
+        "conventions/_compare.py",
+        "if error <= 3 * best]",
+        "if error <= 1e-2 * spread]",
+        "test_conventions.py::test_explain_finds_the_change_that_mends_the_outputs",
+    ),
+    "Caffe's default epsilon is Keras's": (
+        "book/_caffe.py",
+        "eps 3 float =1e-05",
+        "eps 3 float =1e-03",
+        "test_conventions.py::test_files_are_what_their_makers_write",
+    ),
     "one-pass variance": (
         "moments.py",
         "average(centred * centred, batch)",
