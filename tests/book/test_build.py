@@ -113,9 +113,7 @@ def test_what_is_not_written_yet_is_named(capsys):
 
 def test_one_fault_behind_many_failures_is_told_briefly(capsys, monkeypatch):
     monkeypatch.setattr(build, "SHOWN", 3)
-    trained = (
-        'self.moving_mean, self.moving_variance = np.zeros(channels), np.ones(channels)\n'
-    )
+    trained = "self.moving_mean, self.moving_variance = np.zeros(channels), np.ones(channels)\n"
     code = RIGHT.replace(
         trained,
         f'{trained}        self.parameters["moving_mean"] = self.moving_mean\n',
