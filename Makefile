@@ -99,6 +99,7 @@ bench: $(READY) $(TORCH)
 	$(BIN)/python benchmarks/layer.py
 	$(BIN)/python benchmarks/fit.py
 	$(BIN)/python benchmarks/models.py
+	$(BIN)/python benchmarks/fold.py
 	$(BIN)/python benchmarks/accuracy.py
 
 lint: $(READY)

@@ -1,18 +1,21 @@
-"""The data of the experiments: handwritten digits, and a noisy curve.
+"""The data of the experiments: handwritten digits, a noisy curve, and what was measured before.
 
 `digits` is the default everywhere: 1,797 images that ship inside scikit-learn and need no network.
 `mnist` is the bigger one that the literature used, fetched once, checked, and kept.
+`stored` reads what takes too long, or depends too much on the machine, to run in a chapter.
 """
 
+import json
 import os
+from importlib.resources import files
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from bnlib._extras import needed
 
-__all__ = ["Split", "curve", "digits", "mnist"]
+__all__ = ["Split", "curve", "digits", "mnist", "stored"]
 
 NO_NETWORK = "MNIST is not here and the network is silent: these are the 8x8 digits."
 MNIST = "https://storage.googleapis.com/tensorflow/tf-keras-datasets/mnist.npz"
@@ -128,3 +131,28 @@ def curve(n: int = 500, *, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     x = np.linspace(-7, 10, n)[:, np.newaxis]
     noise = np.random.default_rng(seed).normal(0, 8, x.shape)
     return x, x**2 - 5 + noise
+
+
+def stored(name: str) -> dict[str, Any]:
+    """Load measurements that a script of `benchmarks/` made earlier.
+
+    Args:
+        name: of the measurement, and of the script that repeats it: `benchmarks/<name>.py`.
+
+    Returns:
+        What the script stored. `surroundings` says where: processor, cores, versions, settings.
+
+    Raises:
+        FileNotFoundError: if nothing is stored under that name.
+
+    >>> sorted(stored("fold"))
+    ['milliseconds', 'surroundings']
+    """
+    folder = files("bnlib.book") / "stored"
+    file = folder / f"{name}.json"
+    if not file.is_file():
+        known = ", ".join(sorted(each.name[:-5] for each in folder.iterdir()))
+        raise FileNotFoundError(
+            f"no measurement {name!r} is stored; there are {known}."
+        )
+    return json.loads(file.read_text(encoding="utf-8"))

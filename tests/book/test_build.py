@@ -266,6 +266,22 @@ FAULTS = {
         "folded into a convolution",
         "",
     ),
+    "the root of the last batch": (
+        (
+            "np.sqrt(self.moving_variance + self.epsilon)\n        bias",
+            "self.s\n        bias",
+        ),
+        "folded into a dense layer",
+        "root of the last batch",
+    ),
+    "an epsilon of one's own in the fold": (
+        (
+            "np.sqrt(self.moving_variance + self.epsilon)\n        bias",
+            "np.sqrt(self.moving_variance + 1e-3)\n        bias",
+        ),
+        "folded into a dense layer",
+        "the layer's own",
+    ),
     "the old bias unscaled": (
         ("(bias - self.moving_mean) * scale", "bias - self.moving_mean * scale"),
         "folded into a dense layer",

@@ -5,7 +5,8 @@ import hashlib
 import numpy as np
 import pytest
 
-from bnlib.book.data import curve, digits, mnist
+from bnlib.book.data import curve, digits, mnist, stored
+from tests.facts import ROOT
 from tools.server import serve
 
 
@@ -43,6 +44,19 @@ def test_no_image_is_in_both_parts():
     data = digits().flat
     train = {row.tobytes() for row in data.x_train}
     assert sum(row.tobytes() in train for row in data.x_test) == 0
+
+
+def test_what_is_stored_says_where_it_was_measured_and_can_be_repeated():
+    names = [path.stem for path in (ROOT / "bnlib/book/stored").glob("*.json")]
+    assert names
+    for name in names:
+        assert {"cpu", "cores", "versions"} <= stored(name)["surroundings"].keys()
+        assert (ROOT / "benchmarks" / f"{name}.py").exists()
+
+
+def test_what_is_not_stored_is_said_with_what_is():
+    with pytest.raises(FileNotFoundError, match=r"'folt' is stored; there are .*fold"):
+        stored("folt")
 
 
 def test_the_curve():

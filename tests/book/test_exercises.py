@@ -74,6 +74,30 @@ def rms(grad_y, x, epsilon, along=1, level=0, root=1, of_x=False):
     return (grad_y - shift - stretch) / r**root
 
 
+def merged(large, small, multipliers, shifts, alone=None):
+    """Three branches as one kernel and bias; `alone` is batch norm alone, as a matrix."""
+    kernel = large * multipliers[0]
+    alone = np.eye(len(shifts[0])) if alone is None else alone
+    kernel[1, 1] += small[0, 0] * multipliers[1] + alone * multipliers[2]
+    return kernel, shifts.sum(axis=0)
+
+
+def test_three_branches_are_one_convolution_at_the_border_too():
+    rng = np.random.default_rng(0)
+    large, small = rng.normal(size=(3, 3, 3, 3)), rng.normal(size=(1, 1, 3, 3))
+    multipliers, shifts = rng.normal(size=(2, 3, 3))
+    x = rng.normal(size=(2, 4, 5, 3))
+    first, one = (Conv2D(3, 3, rng, bias=None) for _ in range(2))
+    first.parameters = {"kernel": large}
+    kernel, bias = merged(large, small, multipliers, shifts)
+    one.parameters = {"kernel": kernel, "bias": bias}
+    outputs = [first(x, training=False), x @ small[0, 0], x]
+    expected = sum(
+        m * h + s for h, m, s in zip(outputs, multipliers, shifts, strict=True)
+    )
+    np.testing.assert_allclose(one(x, training=False), expected, rtol=1e-10, atol=1e-12)
+
+
 def folded_network(
     network, back, change=lambda kernel, bias: (kernel, bias), loosely=False
 ):
@@ -272,7 +296,12 @@ ANSWERS = [
     (
         on_moments.masked,
         lambda x, m: (m @ x / m.sum(), m @ (x - m @ x / m.sum()) ** 2 / m.sum()),
-        "NaN in the hidden rows",
+        "NaN in the hidden rows: the answer is NaN",
+    ),
+    (
+        on_moments.masked,
+        lambda x, m: (x[m].mean(0), (x[m] ** 2).mean(0) - x[m].mean(0) ** 2),
+        "A mean of a billion",
     ),
     (on_moments.effective, lambda n, r: n / (1 + (n - 1) * r), "Correct. For many"),
     (on_moments.effective, lambda n, r: None, "returns nothing"),
@@ -319,7 +348,11 @@ ANSWERS = [
     (on_transform.repaired, _renormed, "Correct. An array made like x"),
     (on_transform.repaired, lambda *a: None, "returns nothing"),
     (on_transform.repaired, lambda *a: a[0].mean(), "yours has ()"),
-    (on_transform.repaired, lambda *a: _into(np.empty_like(a[0]), *a), "decimal point"),
+    (
+        on_transform.repaired,
+        lambda *a: _into(np.empty_like(a[0]), *a),
+        "on some pixels",
+    ),
     (on_transform.repaired, lambda *a: _into(a[0], *a), "x itself was changed"),
     (on_transform.repaired, lambda *a: _renormed(*a) + 1, "Random decimals"),
     (on_transform.norm_after, _fourth_root(2), "Correct. The fourth root"),
@@ -572,57 +605,94 @@ ANSWERS = [
     (on_parameters.before_and_after, (74_240, 73_856), "Correct. Four vectors"),
     (on_parameters.before_and_after, (73_984, 73_856), "keeps more than what"),
     (on_parameters.before_and_after, (74_368, 73_856), "has no bias"),
-    (on_parameters.before_and_after, (73_728, 73_728), "add four vectors"),
+    (on_parameters.before_and_after, (73_728, 73_728), "the kernel alone"),
+    (on_parameters.before_and_after, (7, 7), "What does batch norm keep"),
     (on_parameters.before_and_after, (74_240, 73_728), "go somewhere"),
     (on_parameters.before_and_after, (74_240, 74_240), "left as it was"),
     (on_parameters.before_and_after, (74_240, 7), "what else"),
     (on_parameters.before_and_after, ..., "where the ... stands"),
     (on_parameters.walk, lambda n: folded_network(n, 1), "Correct. It looks"),
-    (on_parameters.walk, lambda n: folded_network(n, 9), "ReLU, batch norm: the outp"),
+    (on_parameters.walk, lambda n: folded_network(n, 9), "of 6 networks give other"),
     (on_parameters.walk, lambda n: n, "batch norm, ReLU: right, but something"),
     (on_parameters.walk, lambda n: n.layers, "return a Network"),
-    (on_parameters.walk, lambda n: without_norms(n), "batch norm, ReLU: the outputs"),
+    (on_parameters.walk, lambda n: without_norms(n), "6 of 6 networks give"),
     (on_parameters.walk, lambda n: folded_in_place(n), "given has changed"),
     (on_parameters.walk, folded_into_itself, "given has changed"),
     (on_parameters.walk, forgetting_afterwards, "given has changed"),
     (
         on_parameters.walk,
         lambda n: folded_network(n, 1, lambda k, b: (0 * k, b)),
-        "convolution, batch norm, ReLU: the outputs",
+        "networks give other outputs",
     ),
     (
         on_parameters.walk,
         lambda n: folded_network(n, 1, lambda k, b: (0.7 * k, b)),
-        "convolution, batch norm, ReLU: the outputs",
+        "networks give other outputs",
     ),
     (
         on_parameters.walk,
         lambda n: folded_network(n, 1, lambda k, b: (k, 0 * b)),
-        "convolution, batch norm, ReLU: the outputs",
+        "networks give other outputs",
     ),
     (
         on_parameters.walk,
         lambda n: folded_network(n, 1, loosely=True),
-        "a skip past a convolution, batch norm: the outputs",
+        "1 of 6 networks give other outputs",
     ),
     (on_parameters.before_and_after, 5, "Give a pair"),
+    (on_parameters.branches, lambda *parts: merged(*parts), "Correct. Exact at the"),
+    (on_parameters.branches, lambda k, one, m, s: (k, s[0]), "the large branch alone"),
     (
-        on_parameters.forward,
-        lambda m, s, k, b: (m[:, None] * k, b + s @ k),
-        "Correct. This holds",
+        on_parameters.branches,
+        lambda k, one, m, s: (merged(k, one, m, s)[0][::-1] * m[0], s[0]),
+        "the large branch alone",
     ),
     (
-        on_parameters.forward,
-        lambda m, s, k, b: (m[:, None] * k, b),
-        "shift is an input",
+        on_parameters.branches,
+        lambda k, one, m, s: (merged(k, 0 * one, m, s)[0] + one * m[1], s[0]),
+        "has only one",
+    ),
+    (on_parameters.branches, lambda k, one, m, s: (k * m[0], s[0]), "two branches are"),
+    (
+        on_parameters.branches,
+        lambda k, one, m, s: (merged(k, one, m * [[1], [1], [0]], s)[0], s[0]),
+        "batch norm alone is missing",
     ),
     (
-        on_parameters.forward,
-        lambda m, s, k, b: (m[:, None] * k, b + m @ k),
-        "send the shift through",
+        on_parameters.branches,
+        lambda k, one, m, s: (merged(k, 0 * one, m, s)[0], s[0]),
+        "the 1x1 branch is missing",
     ),
-    (on_parameters.forward, lambda m, s, k, b: (k, b), "meets the multiplied x"),
-    (on_parameters.forward, lambda m, s, k, b: (k, s), "bias should have shape (3,)"),
+    (
+        on_parameters.branches,
+        lambda k, one, m, s: (merged(k, one * m[1][:, None] / m[1], m, s)[0], s[0]),
+        "the columns",
+    ),
+    (
+        on_parameters.branches,
+        lambda k, one, m, s: (merged(k, one, m, s, alone=np.ones((3, 3)))[0], s[0]),
+        "keeps channels apart",
+    ),
+    (
+        on_parameters.branches,
+        lambda k, one, m, s: (merged(k, one, m, s, alone=np.eye(3) / m[2])[0], s[0]),
+        "has a multiplier too",
+    ),
+    (
+        on_parameters.branches,
+        lambda k, one, m, s: (merged(k, 2 * one, m, s)[0], s[0]),
+        "three branches meet",
+    ),
+    (
+        on_parameters.branches,
+        lambda *parts: (merged(*parts)[0], parts[-1][0]),
+        "Each branch has a shift",
+    ),
+    (
+        on_parameters.branches,
+        lambda *parts: (merged(*parts)[0], parts[-1][0] @ parts[1][0, 0]),
+        "the outputs are added",
+    ),
     # conventions
     (
         on_conventions.momentum,

@@ -9,7 +9,7 @@ from bnlib.book.network import Activation, Conv2D, Dense, Network
 from bnlib.layer import BatchNorm
 from bnlib.moments import moments
 
-__all__ = ["before_and_after", "forward", "walk"]
+__all__ = ["before_and_after", "branches", "walk"]
 
 
 @checker
@@ -25,8 +25,12 @@ def before_and_after(answer):
         )
     if before == kernel + 5 * 128:
         raise NotYet("The first: this convolution has no bias.")
+    if before == kernel:
+        raise NotYet(
+            "The first: that is the kernel alone. Batch norm keeps numbers too."
+        )
     if before != kernel + 4 * 128:
-        raise NotYet("The first: add four vectors to the kernel's numbers.")
+        raise NotYet("The first: the kernel has 73,728. What does batch norm keep?")
     if after == kernel:
         raise NotYet("The second: the shift has to go somewhere.")
     if after == before:
@@ -39,7 +43,8 @@ def before_and_after(answer):
 @checker
 def walk(answer):
     """Check `answer(network)`: folds where it may, and leaves the other batch norm layers."""
-    for name, network, x, left in walked():
+    other, cases = 0, list(walked())
+    for name, network, x, left in cases:
         right, kept = network(x, training=False), copy.deepcopy(network)
         mine = answer(network)
         if not isinstance(mine, Network):
@@ -47,9 +52,13 @@ def walk(answer):
         if not _same(network, kept):
             raise NotYet(f"{name}: the network that you were given has changed.")
         if not close(mine(x, training=False), right):
-            raise NotYet(f"{name}: the outputs are no longer the same.")
-        if len(mine.norms) > left:
+            other += 1
+        elif len(mine.norms) > left:
             raise NotYet(f"{name}: right, but something that folds was not folded.")
+    if other:
+        raise NotYet(
+            f"{other} of {len(cases)} networks give other outputs than before."
+        )
     return "It looks one layer back, and no farther."
 
 
@@ -134,22 +143,66 @@ def _numbers(network):
 
 
 @checker
-def forward(answer):
-    """Check `answer(multiplier, shift, kernel, bias)`: batch norm, then a dense layer."""
-    rng = np.random.default_rng(1)
-    multiplier, shift, bias = rng.uniform(0.5, 2, 4), rng.normal(size=4), np.ones(3)
-    kernel = rng.normal(size=(4, 3))
-    returned = answer(*map(np.copy, (multiplier, shift, kernel, bias)))
-    mine, mine_bias = _kernel_and_bias(returned, (4, 3), 3)
-    if not close(mine, kernel * multiplier[:, np.newaxis]):
-        raise NotYet("The kernel is off: which of its axes meets the multiplied x?")
-    if close(mine_bias, bias):
+def branches(answer):
+    """Check `answer(large, small, multipliers, shifts)`: three branches as one convolution."""
+    rng, c = np.random.default_rng(1), 3
+    large, small = (rng.normal(size=(k, k, c, c)) for k in (3, 1))
+    multipliers, shifts = rng.uniform(0.5, 2, (3, c)), rng.normal(size=(3, c))
+    returned = answer(*map(np.copy, (large, small, multipliers, shifts)))
+    kernel, bias = _kernel_and_bias(returned, large.shape, c)
+    parts = [large * multipliers[0]] + [np.zeros_like(large) for _ in "12"]
+    parts[1][1, 1] = small[0, 0] * multipliers[1]
+    parts[2][1, 1] = np.diag(multipliers[2])
+    right, middle = sum(parts), (1, 1)
+    around = np.ones((3, 3), bool)
+    around[middle] = False
+    if not close(kernel[around], right[around]):
+        if close(kernel, right + _everywhere(parts[1], middle)):
+            raise NotYet(
+                "You added the 1x1 kernel to all nine places; it has only one."
+            )
         raise NotYet(
-            "The kernel is right. The shift is an input too: where does it go?"
+            "The eight places around the middle belong to the large branch alone: its kernel "
+            "times its multiplier, output channel by output channel."
         )
-    if not close(mine_bias, bias + shift @ kernel):
-        raise NotYet("The kernel is right, the bias is not: send the shift through it.")
-    return "This holds where every output sees all of its inputs: no padding."
+    found = kernel[middle]
+    rows = parts[0][middle] + small[0, 0] * multipliers[1][:, np.newaxis]
+    for wrong, words in [
+        (parts[0][middle], "The middle: the other two branches are missing."),
+        (
+            parts[0][middle] + parts[1][middle],
+            "The middle: batch norm alone is missing.",
+        ),
+        (right[middle] - parts[1][middle], "The middle: the 1x1 branch is missing."),
+        (
+            rows + parts[2][middle],
+            "The middle: the multiplier scales outputs, the columns.",
+        ),
+        (
+            parts[0][middle] + parts[1][middle] + multipliers[2],
+            "The middle: batch norm alone keeps channels apart; you mixed them.",
+        ),
+        (
+            parts[0][middle] + parts[1][middle] + np.eye(c),
+            "The middle: the branch without a kernel has a multiplier too.",
+        ),
+    ]:
+        if close(found, wrong):
+            raise NotYet(words)
+    if not close(found, right[middle]):
+        raise NotYet("The middle of the kernel is off: three branches meet there.")
+    if close(bias, shifts[0]):
+        raise NotYet("The kernel is right. Each branch has a shift.")
+    if not close(bias, shifts.sum(axis=0)):
+        raise NotYet("The kernel is right, the bias is not: the outputs are added.")
+    return "Exact at the border too: there each branch sees zeros or nothing."
+
+
+def _everywhere(part, middle):
+    """The middle of a kernel at the eight places around it."""
+    spread = np.broadcast_to(part[middle], part.shape).copy()
+    spread[middle] = 0
+    return spread
 
 
 def _kernel_and_bias(returned, shape, outputs):

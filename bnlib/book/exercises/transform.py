@@ -38,9 +38,8 @@ def repaired(answer):
     for x, words in [
         (random, "Random decimals came out wrong, which were right before."),
         (
-            np.array([[1, 10], [2, 30], [3, 10], [4, 30]]),
-            "Right on random decimals. Try the four examples of this chapter, typed "
-            "without a decimal point.",
+            np.array([[1, 10], [2, 30], [3, 10], [4, 30]]),  # whole numbers
+            "Right on random decimals, and wrong on some pixels.",
         ),
     ]:
         given = x.copy()
