@@ -28,7 +28,7 @@ from bnlib.book.network import (
 
 GRID = [0, 0.5, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.999]
 ENDS = [100, 300, 2000, 8000]
-STORED = Path(__file__).parents[1] / "bnlib/book/sweeps/momentum.json"
+STORED = Path(__file__).parents[1] / "bnlib/book/stored/momentum.json"
 
 # name: (factor of the pixels, deviation of the weights, None for ReLU's, learning rate)
 SETTINGS = {"large": (16, None, 0.5), "small": (1, 0.05, 0.1)}
