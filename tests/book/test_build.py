@@ -59,6 +59,11 @@ def made(code):
     return names["MyBatchNorm"]
 
 
+@pytest.fixture(autouse=True)
+def show_every_failure(monkeypatch):
+    monkeypatch.setattr(build, "SHOWN", len(build.CHECKS))
+
+
 def failing(check, maker, capsys):
     """Return what a checker says of each check that fails, by its name."""
     check(maker)
@@ -104,6 +109,26 @@ def test_what_is_not_written_yet_is_named(capsys):
         "The layer has no method `backward` yet.",
         "Your code raised AttributeError: 'MyBatchNorm' object has no attribute 'backward'",
     }
+
+
+def test_one_fault_behind_many_failures_is_told_briefly(capsys, monkeypatch):
+    monkeypatch.setattr(build, "SHOWN", 3)
+    trained = "self.moving_mean, self.moving_variance = np.zeros(channels), np.ones(channels)\n"
+    code = RIGHT.replace(
+        trained,
+        f'{trained}        self.parameters["moving_mean"] = self.moving_mean\n',
+    )
+    build.population(made(code))
+    printed = capsys.readouterr().out
+    assert printed.startswith("Not yet. 0 of 18 checks pass.\n")
+    assert printed.count("`parameters` also holds moving_mean: an optimiser would") == 3
+    assert printed.endswith("  FAILS   15 more\n")
+
+
+def test_parameters_of_other_names_are_asked_for(capsys):
+    code = RIGHT.replace('"gamma": np.ones', '"scale": np.ones')
+    said = failing(build.forward, made(code), capsys)
+    assert "a dict with `gamma` and `beta`" in said["epsilon is added inside the root"]
 
 
 # the fault: (what becomes of the text, the checks that fail, what one of them says)

@@ -496,6 +496,11 @@ ANSWERS = [
         lambda m, v, s: int(np.log(s * v) / np.log(m)) + 2,
         "one update late",
     ),
+    (
+        on_population.steps,
+        lambda m, v, s: int(np.log(s / v) / np.log(m)) + 1,
+        "share * variance: a share of the true variance",
+    ),
     (on_population.steps, lambda m, v, s: 7, "Take logarithms"),
     (on_population.rate, lambda t, m: (1 - m) / (1 - m**t), "Correct. It falls"),
     (on_population.rate, lambda t, m: None, "returns nothing"),
@@ -530,6 +535,11 @@ ANSWERS = [
     ),
     (on_population.recalibration, without_means, "the mean of the first"),
     (on_population.recalibration, training_it, "A weight has changed"),
+    (
+        on_population.recalibration,
+        lambda n, b: recalibrate(n, [np.concatenate(b)]),
+        "given 24 examples at once, and the batches have 6",
+    ),
     (
         on_population.recalibration,
         averaging,
