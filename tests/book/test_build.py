@@ -261,6 +261,14 @@ FAULTS = {
         SEES_CONSTANTS,
         "gradient of training",
     ),
+    "no gamma in inference": (
+        (
+            'return self.parameters["gamma"] / self.s',
+            'return (self.parameters["gamma"] if self.training else 1) / self.s',
+        ),
+        SEES_CONSTANTS,
+        "Which paths from x to y are left",
+    ),
     "a fold for two axes only": (
         ("return kernel * scale, bias", "return (kernel.T * scale[:, None]).T, bias"),
         "folded into a convolution",

@@ -395,7 +395,7 @@ def _inference_backward(bench):
     common = grad_y.mean(axis=0) + x_hat * (grad_y * x_hat).mean(axis=0)
     if close(grad_x, _gamma(3) / s * (grad_y - common)):
         raise NotYet("That is the gradient of training; `backward` must know the mode.")
-    _expect(grad_x, right[0], "grad_y * gamma / sqrt(moving_variance + epsilon).")
+    _expect(grad_x, right[0], "Which paths from x to y are left in inference?")
     _expect(layer.gradients["gamma"], right[1], "x_hat is that of the last call.")
 
 
