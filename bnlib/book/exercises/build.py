@@ -252,9 +252,7 @@ def _last_call(bench):
 
     # beside a layer that saw the last batch only: whether the formula is right, others check
     (mine, gradients), (alone, once) = last(0, 5), last(5)
-    _expect(
-        mine, np.asarray(alone), "What `backward` needs, each call must keep anew."
-    )
+    _expect(mine, np.asarray(alone), "What `backward` needs, each call must keep anew.")
     _expect(gradients["gamma"], once["gamma"], "Replace the gradients, do not add.")
 
 
