@@ -306,6 +306,22 @@ def test_a_fault_fails_the_check_that_is_about_it(name, capsys):
     assert words in said[check]
 
 
+def test_a_wrong_formula_does_not_look_like_an_old_batch(capsys):
+    for name in (
+        "detached",
+        "no path through the mean",
+        "no path through the variance",
+    ):
+        (was, now), *_ = FAULTS[name]
+        assert set(failing(build.backward, made(RIGHT.replace(was, now)), capsys)) == {
+            GRAD_X
+        }
+    kept = "self.s = np.sqrt(variance + self.epsilon)"
+    old = f'{kept}\n        self.s = vars(self).setdefault("first", self.s)'
+    said = failing(build.backward, made(RIGHT.replace(kept, old)), capsys)
+    assert "each call must keep anew" in said[LAST]
+
+
 def test_every_check_fails_for_some_fault(capsys):
     found = set()
     for (old, new), *_ in FAULTS.values():

@@ -422,6 +422,7 @@ ANSWERS = [
     (on_gradient.rms, lambda g, x, e: 0 * g, "Two paths"),
     (on_gradient.swallowed, [0, 2, 4, 6, 8], "Correct. A shift plus"),
     (on_gradient.swallowed, [1, 1, 1, 1, 1], "the text had them"),
+    (on_gradient.swallowed, [0, 0, 0, 0, 0], "nothing to swallow"),
     (on_gradient.swallowed, [1, 0, 0, 0, 0], "0.283 reaches x"),
     (on_gradient.swallowed, [1, 2], "yours are 2"),
     (on_gradient.swallowed, [np.nan] * 5, "finite numbers"),
