@@ -8,29 +8,14 @@ Ratios are to textbook NumPy: below 1 is faster. A peer that is not installed is
 """
 
 import argparse
-import importlib.metadata
 import json
-import os
-import platform
-import statistics
-import time
 from pathlib import Path
 
 from candidates import CANDIDATES, PHASES, Batch
 from rich.console import Console
 from rich.table import Table
 
-import bnlib
-from bnlib.blocks._numpy import CORES
-
-# what decides how TensorFlow and NumPy compute, where it is set
-SETTINGS = (
-    "TF_ENABLE_ONEDNN_OPTS",
-    "ONEDNN_MAX_CPU_ISA",
-    "OPENBLAS_CORETYPE",
-    "NPY_DISABLE_CPU_FEATURES",
-    "NUMBA_CPU_NAME",
-)
+from bnlib.book.timing import in_turn, surroundings
 
 SHAPES = {
     "(32, 32)": ((32, 32), -1),
@@ -43,20 +28,6 @@ SHAPES = {
     "(32, 64, 56, 56) channels first": ((32, 64, 56, 56), 1),
     "(64, 28, 28, 128)": ((64, 28, 28, 128), -1),
 }
-
-
-def in_turn(calls, rounds, together=1):
-    """Return the median milliseconds of each call: so many of each a round, after a first round."""
-    times = {name: [] for name in calls}
-    for counted in [False] + [True] * rounds:
-        for name, call in calls.items():
-            start = time.perf_counter()
-            for _ in range(together):
-                result = call()
-            if counted:
-                times[name].append(1e3 * (time.perf_counter() - start) / together)
-            del result
-    return {name: statistics.median(values) for name, values in times.items()}
 
 
 def measure(shape, axis, candidates, rounds):
@@ -95,39 +66,6 @@ def table(title, found):
             name, *cells, style="bold" if name.startswith("bnlib") else None
         )
     return columns
-
-
-def surroundings():
-    """What the figures depend on: versions and processor, and nothing that names the machine."""
-    names = (
-        "numpy",
-        "numba",
-        "tensorflow",
-        "tensorflow-cpu",
-        "keras",
-        "torch",
-        "jax",
-    )
-    versions = {"bnlib": bnlib.__version__}
-    for name in names:
-        try:
-            versions[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    lines = (
-        Path("/proc/cpuinfo").read_text().splitlines()
-        if Path("/proc/cpuinfo").exists()
-        else []
-    )
-    model = next(
-        (line.split(": ")[1] for line in lines if line.startswith("model name")), ""
-    )
-    return {
-        "versions": versions,
-        "cpu": model or platform.processor(),
-        "cores": CORES,
-        "settings": {n: os.environ[n] for n in SETTINGS if n in os.environ},
-    }
 
 
 def main():

@@ -19,9 +19,9 @@ os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
 import keras
 import numpy as np
 import tensorflow as tf
-from core import in_turn, surroundings
 
 from bnlib.book.data import digits
+from bnlib.book.timing import in_turn, surroundings
 from bnlib.keras import BatchNormalization
 from bnlib.replicas import mirrored, per_replica, train_step
 

@@ -22,6 +22,9 @@ __all__ = ["as_images", "convolutional"]
 def as_images(dtype: str = "float32") -> tuple[np.ndarray, ...]:
     """Load the digits as images for a convolution, with pixels from 0 to 1.
 
+    Args:
+        dtype: of the images.
+
     Returns:
         x_train `(1347, 8, 8, 1)`, y_train `(1347,)`, x_test `(450, 8, 8, 1)`, y_test `(450,)`.
 

@@ -215,22 +215,29 @@ def training_it(network, batches):
 
 
 class Two:
-    """A layer with two modes, and the faults that it may have."""
+    """A layer with two modes and a switch, and the faults that it may have."""
 
-    def __init__(
-        self, channels, *, always=False, never=False, batch=False, memory=False
-    ):
+    def __init__(self, channels, fault=None):
         self.mean, self.variance = np.zeros(channels), np.ones(channels)
-        self.always, self.never, self.batch, self.memory = always, never, batch, memory
+        self.fault = fault
 
+    def __call__(self, x, *, training, update=True):
+        now = x.mean(axis=0), x.var(axis=0)
+        if training or self.fault == "always":
+            self.last = now
+        moves = training or self.fault in ("always", "kept")
+        if moves and self.fault != "never" and (update or self.fault == "deaf"):
+            self.mean = 0.9 * self.mean + 0.1 * self.last[0]
+            self.variance = 0.9 * self.variance + 0.1 * self.last[1]
+        looks = self.fault == "looks" and not update
+        if self.fault == "memory" or looks or not (training or self.fault == "batch"):
+            now = self.mean, self.variance
+        return (x - now[0]) / np.sqrt(now[1] + 1e-3)
+
+
+class Switchless(Two):
     def __call__(self, x, *, training):
-        mean, variance = x.mean(axis=0), x.var(axis=0)
-        if (training or self.always) and not self.never:
-            self.mean = 0.9 * self.mean + 0.1 * mean
-            self.variance = 0.9 * self.variance + 0.1 * variance
-        if self.memory or not (training or self.batch):
-            mean, variance = self.mean, self.variance
-        return (x - mean) / np.sqrt(variance + 1e-3)
+        return super().__call__(x, training=training)
 
 
 def in_use(network, x, y, size, **mode):
@@ -415,6 +422,7 @@ ANSWERS = [
     (on_gradient.rms, lambda g, x, e: 0 * g, "Two paths"),
     (on_gradient.swallowed, [0, 2, 4, 6, 8], "Correct. A shift plus"),
     (on_gradient.swallowed, [1, 1, 1, 1, 1], "the text had them"),
+    (on_gradient.swallowed, [0, 0, 0, 0, 0], "nothing to swallow"),
     (on_gradient.swallowed, [1, 0, 0, 0, 0], "0.283 reaches x"),
     (on_gradient.swallowed, [1, 2], "yours are 2"),
     (on_gradient.swallowed, [np.nan] * 5, "finite numbers"),
@@ -496,6 +504,11 @@ ANSWERS = [
         lambda m, v, s: int(np.log(s * v) / np.log(m)) + 2,
         "one update late",
     ),
+    (
+        on_population.steps,
+        lambda m, v, s: int(np.log(s / v) / np.log(m)) + 1,
+        "share * variance: a share of the true variance",
+    ),
     (on_population.steps, lambda m, v, s: 7, "Take logarithms"),
     (on_population.rate, lambda t, m: (1 - m) / (1 - m**t), "Correct. It falls"),
     (on_population.rate, lambda t, m: None, "returns nothing"),
@@ -532,15 +545,24 @@ ANSWERS = [
     (on_population.recalibration, training_it, "A weight has changed"),
     (
         on_population.recalibration,
+        lambda n, b: recalibrate(n, [np.concatenate(b)]),
+        "given 24 examples at once, and the batches have 6",
+    ),
+    (
+        on_population.recalibration,
         averaging,
         "in batches of 6, the variance of the first",
     ),
     # layer
-    (on_layer.repaired, lambda c: Two(c), "Correct"),
-    (on_layer.repaired, lambda c: Two(c, always=True), "The same question twice"),
-    (on_layer.repaired, lambda c: Two(c, never=True), "Does training still move"),
-    (on_layer.repaired, lambda c: Two(c, batch=True), "uses the batch now"),
-    (on_layer.repaired, lambda c: Two(c, memory=True), "In training it should use"),
+    (on_layer.repaired, Two, "Correct"),
+    (on_layer.repaired, Switchless, "The switch `update` is gone"),
+    (on_layer.repaired, lambda c: Two(c, "kept"), "The same question twice"),
+    (on_layer.repaired, lambda c: Two(c, "always"), "The same question twice"),
+    (on_layer.repaired, lambda c: Two(c, "never"), "Does training still move"),
+    (on_layer.repaired, lambda c: Two(c, "batch"), "uses the batch now"),
+    (on_layer.repaired, lambda c: Two(c, "memory"), "In training it should use"),
+    (on_layer.repaired, lambda c: Two(c, "deaf"), "left a trace"),
+    (on_layer.repaired, lambda c: Two(c, "looks"), "should still use the batch"),
     (on_layer.evaluate, in_use, "Correct. The same"),
     (on_layer.evaluate, lambda n, x, y, size: None, "returns nothing"),
     (
@@ -563,18 +585,23 @@ ANSWERS = [
     (on_layer.evaluate, mean_of_batches, "10, 10 and 3"),
     (
         on_layer.diagnose,
-        ["Underfitting", "statistics", "overfitting", "dropout"],
-        "Correct. B is cured",
+        ["Underfitting", "statistics", "overfitting", "dropout", "shift"],
+        "Correct. One pass",
     ),
-    (on_layer.diagnose, ["overfitting"] * 4, "A: it is bad"),
-    (on_layer.diagnose, ["underfitting"] + ["overfitting"] * 3, "B: compare"),
-    (on_layer.diagnose, ["underfitting"] + ["statistics"] * 3, "C: it is"),
+    (on_layer.diagnose, ["overfitting"] * 5, "A: it is bad"),
+    (on_layer.diagnose, ["underfitting"] + ["overfitting"] * 4, "B: compare"),
+    (on_layer.diagnose, ["underfitting"] + ["statistics"] * 4, "C: it is"),
     (
         on_layer.diagnose,
-        ["underfitting", "statistics", "overfitting", "overfitting"],
+        ["underfitting", "statistics"] + ["overfitting"] * 3,
         "D: in which mode",
     ),
-    (on_layer.diagnose, ["statistics", "bad luck"], "four words"),
+    (
+        on_layer.diagnose,
+        ["underfitting", "statistics", "overfitting", "dropout", "overfitting"],
+        "E: compare",
+    ),
+    (on_layer.diagnose, ["statistics", "bad luck"], "five words"),
     # network
     (on_network.saturated, 2.3 / 1.96 / np.sqrt(30), "Correct. About one"),
     (on_network.saturated, 1, "67 % of the values"),

@@ -1,0 +1,78 @@
+"""What the GPU page measures, tried on the CPU: the code works, and the records are whole."""
+
+import json
+import time
+
+import pytest
+
+from bnlib.book import gpu
+from bnlib.book.timing import in_turn, surroundings
+
+CPU = "/CPU:0"
+
+
+@pytest.fixture(scope="module")
+def steps():
+    return gpu.steps(
+        [(4, 3, 3, 8), (16, 8)], ["float32", "float16"], rounds=1, place=CPU
+    )
+
+
+def test_every_candidate_is_timed_in_every_mode(steps):
+    found = {(each["candidate"], each["mode"]) for each in steps}
+    modes = ("eager", "tf.function", "XLA")
+    for name in ("ours", "Keras", "fused kernel"):
+        assert {(name, mode) for mode in modes} <= found
+    assert {tuple(each["shape"]) for each in steps} == {(4, 3, 3, 8), (16, 8)}
+    assert all(each["ms"] > 0 for each in steps)
+
+
+def test_the_copy_is_the_unit(steps):
+    for each in steps:
+        if each["candidate"] == gpu.COPY:
+            assert each["copies"] == 1
+    one = [
+        each
+        for each in steps
+        if each["shape"] == [16, 8] and each["dtype"] == "float16"
+    ]
+    [copy] = [each["ms"] for each in one if each["candidate"] == gpu.COPY]
+    for each in one:
+        assert each["copies"] == pytest.approx(each["ms"] / copy)
+
+
+def test_the_errors_are_those_that_the_book_tells_of():
+    errors = {
+        (each["mean"], each["candidate"]): each["error"]
+        for each in gpu.accuracy((1e2, 1e6), place=CPU)
+    }
+    assert errors[1e6, "ours"] < 1e-5
+    assert errors[1e2, "Keras"] < 1e-2
+    assert errors[1e6, "Keras"] > 0.1
+    assert errors[1e6, "fused kernel"] > 0.1
+
+
+def test_a_report_can_be_stored_and_names_its_gpu(steps):
+    text = json.dumps(gpu.report(steps=steps))
+    assert json.loads(text)["surroundings"]["gpu"] == "none"
+
+
+def test_calls_take_turns_and_the_first_round_does_not_count():
+    order = []
+
+    def call(name, seconds):
+        order.append(name)
+        if order.count(name) == 1:
+            time.sleep(0.05)  # compiles
+        time.sleep(seconds)
+
+    calls = {"a": lambda: call("a", 0), "b": lambda: call("b", 0.003)}
+    times = in_turn(calls, 3)
+    assert order == ["a", "b"] * 4
+    assert times["a"] < times["b"] < 40
+
+
+def test_surroundings_name_versions_and_not_the_machine():
+    about = surroundings()
+    assert {"numpy", "bnlib"} <= about["versions"].keys()
+    assert about.keys() == {"versions", "cpu", "cores", "settings"}
