@@ -441,7 +441,7 @@ TENSOR_FAULTS = {
     ),
     "tensors: the gradient stays on its replica": (
         "tf_ops/_float64.py",
-        "map(all_sum, sums) if batch.synchronized else sums",
+        "all_sums(*sums) if batch.synchronized else sums",
         "sums",
         f"{OWN}::test_synchronized_replicas_are_one_batch",
     ),
