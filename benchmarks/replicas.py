@@ -43,7 +43,9 @@ from bnlib.tf_ops._replicas import all_sum
 STORED = Path(__file__).parents[1] / "bnlib/book/stored/replicas.json"
 REPLICAS, EXAMPLES, WIDTH, RATE = 4, 2, 64, 0.1
 Keras = keras.layers.BatchNormalization
-moments = importlib.import_module("bnlib.tf_ops.moments")  # the module, not the function
+moments = importlib.import_module(
+    "bnlib.tf_ops.moments"
+)  # the module, not the function
 
 # name: (layer, synchronized, whether the 8 are on one device)
 LAYERS = {
@@ -132,7 +134,9 @@ def scores(many, net, name, seed, epochs):
     for parts in batches(strategy, x, y, seed, epochs):
         step(*parts)
     plain = network(net, Keras, seed)
-    plain.set_weights([w.numpy() for w in model.weights])  # what .numpy() and saving read
+    plain.set_weights(
+        [w.numpy() for w in model.weights]
+    )  # what .numpy() and saving read
     found = {"moving": accuracy(plain, x_test, y_test)}
     _, synchronized, one = LAYERS[name]
     recalibrate(plain, x)
@@ -218,12 +222,18 @@ def main():
         "exchanges per step": {net: counts for net, (_, counts) in timed.items()},
         "accuracy": {net: {name: [] for name in LAYERS} for net in nets},
     }
-    print(json.dumps([found[f"{what} per step"] for what in ("milliseconds", "exchanges")]))
+    print(
+        json.dumps(
+            [found[f"{what} per step"] for what in ("milliseconds", "exchanges")]
+        )
+    )
     if options.only:
         found["accuracy"] = json.loads(options.json.read_text())["accuracy"]
         options.json.write_text(json.dumps(found, indent=1) + "\n")
         return
-    runs = [(s, net, name) for s in range(options.seeds) for net in nets for name in LAYERS]
+    runs = [
+        (s, net, name) for s in range(options.seeds) for net in nets for name in LAYERS
+    ]
     for seed, net, name in track(runs, "train"):
         now = scores(many, net, name, seed, options.epochs)
         found["accuracy"][net][name].append(now)

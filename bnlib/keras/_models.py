@@ -193,7 +193,7 @@ def _follow_inside(old, new, exchange, twins):
 
 
 def _unlike(one, other):
-    """Whether a layer is not what the code makes in its place: of another kind, or set otherwise."""
+    """Whether a layer is of another kind than what the code makes there, or set otherwise."""
     if type(one) is not type(other):
         return True
     norm = isinstance(one, keras.layers.BatchNormalization)

@@ -1,4 +1,4 @@
-"""`swap_in`, `swap_out` and `synchronize`: models of every kind, their state, their training, and refusals."""
+"""`swap_in`, `swap_out`, `synchronize`: models of all kinds, their state and training, refusals."""
 
 import os
 
@@ -866,9 +866,7 @@ def test_a_model_is_synchronised_at_any_depth_and_keeps_its_state():
     assert synchronised(other) == [True] * 8
     assert not any(synchronised(model))
     assert_same(values_of(other), values_of(model))
-    assert_same(
-        *([v.numpy() for v in m.optimizer.variables] for m in (other, model))
-    )
+    assert_same(*([v.numpy() for v in m.optimizer.variables] for m in (other, model)))
     assert not other.get_layer("block").named["norm"].trainable
     assert other.get_layer("ours").bessel
     assert other.get_layer("ours").momentum == 0.9
