@@ -9,7 +9,7 @@ import numpy as np
 
 import bnlib
 from bnlib import conventions, replicas, tf_ops
-from bnlib.keras import BatchNormalization, swap_in, swap_out
+from bnlib.keras import BatchNormalization, swap_in, swap_out, synchronize
 
 
 def on_tensors(x: Any) -> Any:
@@ -24,6 +24,7 @@ def on_tensors(x: Any) -> Any:
 def on_models(model: Any, optimizer: Any, loss: Any) -> None:
     BatchNormalization(momentum=0.9, bessel=True)
     swap_out(swap_in(model, in_place=True), verify=False)
+    synchronize(model, verify=False)
     strategy = replicas.mirrored(2)
     step = replicas.train_step(strategy, model, optimizer, loss)
     step(replicas.per_replica(strategy, [[1.0], [2.0]]), None)

@@ -16,6 +16,6 @@ if keras.backend.backend() != "tensorflow":
     )
 
 from bnlib.keras.layer import BatchNormalization
-from bnlib.keras.swap import swap_in, swap_out
+from bnlib.keras.swap import swap_in, swap_out, synchronize
 
-__all__ = ["BatchNormalization", "swap_in", "swap_out"]
+__all__ = ["BatchNormalization", "swap_in", "swap_out", "synchronize"]

@@ -183,13 +183,21 @@ def _follow_inside(old, new, exchange, twins):
         if is_graph(one) and id(one) not in twins and holds(one, exchange):
             clone(one, exchange, twins)
         if id(one) not in twins:
-            if exchange.wanted(one) or type(one) is not type(other):
+            if exchange.wanted(one) or _unlike(one, other):
                 twins[id(one)] = one, _successor(one, exchange)
             else:
                 carry_state(one, other)
                 twins[id(one)] = one, other
         successors[id(other)] = other, twins[id(one)][1]
     put_held(new, successors, [])
+
+
+def _unlike(one, other):
+    """Whether a layer is of another kind than what the code makes there, or set otherwise."""
+    if type(one) is not type(other):
+        return True
+    norm = isinstance(one, keras.layers.BatchNormalization)
+    return norm and one.get_config() != other.get_config()
 
 
 # State

@@ -1,16 +1,17 @@
-"""Put our batch norm layers into a whole Keras model, or take them out again."""
+"""Put our batch norm layers into a whole Keras model, take them out again, or synchronise them."""
 
 import random
 import warnings
 from typing import Any
 
 import keras
+import tensorflow as tf
 
 from bnlib.keras import _models, _verify
 from bnlib.keras.layer import BatchNormalization
 from bnlib.keras.renorm import has_schedule
 
-__all__ = ["swap_in", "swap_out"]
+__all__ = ["swap_in", "swap_out", "synchronize"]
 
 OURS_ALONE = {
     "fused": None,
@@ -93,6 +94,40 @@ def swap_out(model: Any, *, in_place: bool = False, verify: bool = True) -> Any:
     return _swap(model, _models.Exchange(_is_ours, _theirs), in_place, verify)
 
 
+def synchronize(model: Any, *, in_place: bool = False, verify: bool = True) -> Any:
+    """Make all replicas of a `tf.distribute` strategy one batch, in a whole model.
+
+    In the place of each batch norm layer, Keras's or ours, comes ours with `synchronized=True`. As
+    PyTorch's `convert_sync_batchnorm` does for a model there. What `swap_in` says holds here as
+    well: weights, flags, names and the optimizer come along.
+
+    A model that will train under a strategy has its variables there. A Sequential or Functional
+    model may come from anywhere, if this is called inside `strategy.scope()`: the copy is made for
+    the replicas. A subclassed model must be made, or loaded, inside that scope itself.
+
+    Args:
+        model: as in `swap_in`. Its layers may be synchronised already; these stay as they are.
+        in_place: as in `swap_in`.
+        verify: as in `swap_in`.
+
+    Returns:
+        The copy; with `in_place`, the model. Inference is the same.
+
+    Raises:
+        ValueError: as `swap_in`; when a layer has a `virtual_batch_size`, which makes batches
+            smaller than the replica's; when a model that is changed in place has variables outside
+            the scope in which this is called.
+
+    Warns:
+        UserWarning: as `swap_in`.
+
+    >>> model = keras.Sequential([keras.Input((3,)), keras.layers.BatchNormalization()])
+    >>> synchronize(model).layers[0].synchronized
+    True
+    """
+    return _swap(model, _models.Exchange(_is_alone, _together), in_place, verify)
+
+
 def _is_keras(layer):
     return type(layer) is keras.layers.BatchNormalization
 
@@ -103,6 +138,23 @@ def _is_ours(layer):
 
 def _ours(layer):
     return BatchNormalization.from_config(layer.get_config())
+
+
+def _is_alone(layer):
+    """Whether a layer is one of batch norm that normalises by its own replica, or may do so."""
+    if _is_ours(layer):
+        return not layer.synchronized
+    return _is_keras(layer)  # synchronised or not: with a mask it is not
+
+
+def _together(layer):
+    if getattr(layer, "virtual_batch_size", None):
+        raise ValueError(
+            f"layer {layer.name!r} normalises groups of {layer.virtual_batch_size} examples "
+            "(virtual_batch_size), and cannot be synchronised as well. Make it without that first."
+        )
+    kind = type(layer) if _is_ours(layer) else BatchNormalization
+    return kind.from_config(layer.get_config() | {"synchronized": True})
 
 
 def _theirs(layer):
@@ -188,6 +240,13 @@ def _check(model, in_place):
         raise ValueError(
             f"{model.name!r} cannot be copied part by part, since its layers are held by the code "
             f"of {type(model).__name__}. Pass in_place=True to change the model itself."
+        )
+    strategy = tf.distribute.get_strategy()
+    inside = strategy.extended.variable_created_in_scope
+    if in_place and not all(inside(variable.value) for variable in model.variables):
+        raise ValueError(
+            f"{model.name!r} must be made inside the scope of the strategy in which it is changed; "
+            "it was not. Make or load it below `with strategy.scope():`."
         )
     if not model.built:
         raise ValueError(

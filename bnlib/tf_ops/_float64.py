@@ -3,7 +3,7 @@
 import tensorflow as tf
 
 from bnlib.tf_ops._affine import normalize_scale_shift
-from bnlib.tf_ops._replicas import all_sum
+from bnlib.tf_ops._replicas import all_sums
 from bnlib.tf_ops._shapes import broadcast_channels
 from bnlib.tf_ops.moments import measure_whole
 
@@ -43,7 +43,7 @@ def _through_statistics(batch, saved, grad, centred, inverse):
     """
     x, where = batch.x, batch.where
     sums = tf.reduce_sum(grad, where.axes), tf.reduce_sum(grad * centred, where.axes)
-    whole = map(all_sum, sums) if batch.synchronized else sums
+    whole = all_sums(*sums) if batch.synchronized else sums
     total, slope = (broadcast_channels(v, x, where) for v in whole)
     slope *= broadcast_channels(tf.square(inverse), x, where)
     grad_x = grad - _share(batch, saved) * (total + centred * slope)

@@ -8,9 +8,9 @@ import tensorflow as tf
 from bnlib._typing import Axis, Tensor
 from bnlib.moments import Moments
 from bnlib.tf_ops._batch import checked_batch
-from bnlib.tf_ops._replicas import all_sum, number_of_replicas
+from bnlib.tf_ops._replicas import all_parts, number_of_replicas
 from bnlib.tf_ops._runtime import no_autograph
-from bnlib.tf_ops._shapes import broadcast_channels
+from bnlib.tf_ops._shapes import broadcast_channels, static_or_dynamic_shape
 
 __all__ = ["merge_moments", "moments", "sync_moments"]
 
@@ -110,16 +110,16 @@ def merge_moments(parts: Iterable[Any]) -> Any:
         tf.stack([tf.cast(v, tf.float64) for v in values])
         for values in zip(*parts, strict=True)
     )
-    return pool(means, variances, counts, lambda terms: tf.reduce_sum(terms, 0))
+    return pool(means, variances, counts)
 
 
 @no_autograph
 def sync_moments(local: Any) -> Any:
     """Pool the moments of all replicas: each gets those of the whole batch.
 
-    Call it inside `strategy.run`. What travels is the count, the mean times the count, and then
-    the centred squares; never `E[x^2] - E[x]^2`, which loses the variance. A replica without
-    values may give count 0.
+    Call it inside `strategy.run`. Count, mean and variance of every replica travel to all others,
+    in one exchange, and each merges them; never `E[x^2] - E[x]^2`, which loses the variance. A
+    replica without values may give count 0.
 
     Args:
         local: this replica's `Moments`.
@@ -132,21 +132,20 @@ def sync_moments(local: Any) -> Any:
     """
     if number_of_replicas() == 1:
         return local
-    mean, variance, count = (tf.cast(value, tf.float64) for value in local)
-    return pool(mean, variance, count, all_sum)
+    return pool(*all_parts(*(tf.cast(value, tf.float64) for value in local)))
 
 
-def pool(means, variances, counts, total):
-    """Merge by Chan's rule; `total` adds up over the parts, wherever they are."""
+def pool(means, variances, counts):
+    """Merge by Chan's rule: arguments with one row for each part."""
     # no axes are missing where each channel has a count of its own
     missing = means.shape.rank - counts.shape.rank
-    counts = tf.reshape(counts, [*counts.shape, *[1] * missing])
+    counts = tf.reshape(counts, [*static_or_dynamic_shape(counts), *[1] * missing])
     means, variances = (
         tf.where(counts > 0, values, tf.zeros_like(values))
         for values in (means, variances)
     )
-    count = total(counts)
-    mean = tf.math.divide_no_nan(total(counts * means), count)
-    squares = total(counts * (variances + tf.square(means - mean)))
+    count = tf.reduce_sum(counts, 0)
+    mean = tf.math.divide_no_nan(tf.reduce_sum(counts * means, 0), count)
+    squares = tf.reduce_sum(counts * (variances + tf.square(means - mean)), 0)
     variance = tf.math.divide_no_nan(squares, count)
     return Moments(mean, variance, tf.reshape(count, []) if missing else count)

@@ -290,6 +290,15 @@ def leaky(share=1, bend=1):
     return growth
 
 
+WHO = "Keras", "ours"
+
+
+def _saved(*variances):
+    """What is saved by the four layers of the chapter on replicas."""
+    names = [f"{who}, {how}" for how in ("alone", "synchronised") for who in WHO]
+    return dict(zip(names, variances, strict=True))
+
+
 ANSWERS = [
     (on_moments.batch_size, 400, "Correct. With 400 values"),
     (on_moments.batch_size, 1600, "starts from the mean"),
@@ -839,11 +848,21 @@ ANSWERS = [
     (on_replicas.shares, lambda losses, n: losses.mean(), "too large"),
     (on_replicas.shares, lambda losses, n: losses.mean() / 3, "counts three times"),
     (on_replicas.shares, lambda losses, n: losses.sum(), "add up to 30"),
-    (on_replicas.exchange, lambda c, n: 1 + 2 * c, "Correct. A count"),
-    (on_replicas.exchange, lambda c, n: c * n, "does not depend"),
-    (on_replicas.exchange, lambda c, n: c, "and what else"),
-    (on_replicas.exchange, lambda c, n: 2 * c, "how many examples stand"),
-    (on_replicas.exchange, lambda c, n: 3 * c, "three things"),
+    (on_replicas.exchange, lambda c, r: r * (1 + 2 * c), "Correct. A count"),
+    (on_replicas.exchange, lambda c, r: 1 + 2 * c, "one for each replica"),
+    (on_replicas.exchange, lambda c, r: r * c, "and what else"),
+    (on_replicas.exchange, lambda c, r: r * 2 * c, "how many values stand"),
+    (on_replicas.exchange, lambda c, r: r * 3 * c, "the same count"),
+    (on_replicas.exchange, lambda c, r: 7 * r * c, "three things"),
+    (on_replicas.checkpoint, _saved(1, 17.25, 26.75, 26.75), "Correct. Replica 0's"),
+    (on_replicas.checkpoint, _saved(1, 17.25, 17.25, 26.75), "spread between"),
+    (on_replicas.checkpoint, _saved(1, 17.25, 26.75, 5), "eight values"),
+    (on_replicas.checkpoint, _saved(26.75, 17.25, 26.75, 26.75), "seen the values"),
+    (on_replicas.checkpoint, _saved(64, 17.25, 26.75, 26.75), "Which one is read"),
+    (on_replicas.checkpoint, _saved(1, 1, 26.75, 26.75), "the first copy alone"),
+    (on_replicas.checkpoint, _saved(1, 3, 26.75, 26.75), "one variance for each"),
+    (on_replicas.checkpoint, _saved(1, ..., 26.75, 26.75), "still missing"),
+    (on_replicas.checkpoint, 3, "one number for each of"),
     (on_keras.freeze, lambda m: _freeze(m), "Correct. Both"),
     (on_keras.freeze, lambda m: None, "still trainable"),
     (on_keras.freeze, lambda m: _freeze(m, deep=False), "Look into it"),

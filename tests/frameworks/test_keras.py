@@ -456,12 +456,20 @@ def together(monkeypatch):
             barrier.wait()
             return total
 
-        context = types.SimpleNamespace(
-            num_replicas_in_sync=len(functions), all_reduce=all_reduce
-        )
-        monkeypatch.setattr(tf.distribute, "get_replica_context", lambda: context)
+        own = threading.local()
+
+        def numbered(place, function):
+            own.context = types.SimpleNamespace(
+                num_replicas_in_sync=len(functions),
+                replica_id_in_sync_group=place,
+                all_reduce=all_reduce,
+            )
+            return function()
+
+        monkeypatch.setattr(tf.distribute, "get_replica_context", lambda: own.context)
         with ThreadPoolExecutor(len(functions)) as pool:
-            return [job.result() for job in [pool.submit(f) for f in functions]]
+            jobs = [pool.submit(numbered, *each) for each in enumerate(functions)]
+            return [job.result() for job in jobs]
 
     return run
 

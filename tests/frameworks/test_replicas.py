@@ -19,7 +19,7 @@ from bnlib.replicas import join_workers, mirrored, per_replica, train_step
 COMMON = """
 import json, os
 import keras, numpy as np, tensorflow as tf
-from bnlib.keras import BatchNormalization
+from bnlib.keras import BatchNormalization, synchronize
 from bnlib.replicas import join_workers, mirrored, per_replica, train_step
 
 tf.get_logger().setLevel("ERROR")
@@ -112,6 +112,67 @@ def theirs(masked):
     go(per_replica(strategy, parts), per_replica(strategy, masks))
     return [v.numpy().tolist() for v in strategy.experimental_local_results(norm.moving_mean.value)]
 
+def fitted():
+    "One epoch by fit, a copy for the replicas, and two more epochs of both."
+    alone = model_with(keras.layers.BatchNormalization)
+    alone.compile(keras.optimizers.SGD(0.1, momentum=0.9), "mse")
+    again = lambda model, n: model.fit(
+        x[0], y[0], batch_size=8, epochs=n, shuffle=False, verbose=0)
+    again(alone, 1)
+    with strategy.scope():
+        many = synchronize(alone)
+        unlike = keras.models.clone_model(alone)
+        unlike.set_weights(alone.get_weights())
+        unlike.compile(keras.optimizers.SGD(0.1, momentum=0.9), "mse")
+        for one, other in zip(alone.optimizer.variables, unlike.optimizer.variables):
+            other.assign(one)
+    for model in (alone, many, unlike):
+        again(model, 2)
+    return [state(model) for model in (alone, many, unlike)]
+
+class Held(keras.Model):
+    def __init__(self):
+        super().__init__()
+        self.norm = keras.layers.BatchNormalization()
+        self.built = self.norm.build((None, 3)) is None
+
+    def call(self, x, training=None):
+        return self.norm(x, training=training)
+
+def held_inside():
+    with strategy.scope():
+        model = synchronize(Held(), in_place=True, verify=x[0])
+        return bool(model.norm.synchronized)
+
+def held_outside():
+    model = Held()
+    with strategy.scope():
+        synchronize(model, in_place=True, verify=x[0])
+
+def exchanges():
+    "How often replica 0 waits for the others in one step of one layer."
+    with strategy.scope():
+        norm = BatchNormalization(synchronized=True)
+        norm.build((None, 3))
+    plain, waits = tf.distribute.ReplicaContext.all_reduce, []
+    def counted(self, *given, **settings):
+        waits.append(int(tf.get_static_value(self.replica_id_in_sync_group)))
+        return plain(self, *given, **settings)
+    def inner(x):
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            out = norm(x, training=True)
+            forward.append(waits.count(0))
+        return tape.gradient(out, x, out ** 2)
+    forward = []
+    tf.distribute.ReplicaContext.all_reduce = counted
+    try:
+        tf.function(lambda x: strategy.run(inner, (x,))).get_concrete_function(
+            per_replica(strategy, np.split(x[0], size)))
+    finally:
+        tf.distribute.ReplicaContext.all_reduce = plain
+    return [min(forward), waits.count(0)]
+
 def refused(make):
     try:
         make()
@@ -132,6 +193,8 @@ print(json.dumps({"whole": reference(), **({
     "alone": run(strategy, [12], False),
     "keras alone": run(strategy, [12], False, layer=keras.layers.BatchNormalization),
     "keras, masked": theirs(True), "keras, not masked": theirs(False),
+    "fitted": fitted(), "held": held_inside(), "held outside": refused(held_outside),
+    "exchanges": exchanges(),
 } if size == 2 else {
     "whole, far": reference(1e6),
     "unequal": run(strategy, cuts, True), "far": run(strategy, cuts, True, 1e6),
@@ -244,9 +307,22 @@ def test_averaged_variances_miss_the_spread_between_replicas():
     assert (averaged < 0.5 * pooled).all()
 
 
+def test_a_synchronised_model_goes_on_as_one_device_would(on_devices):
+    """`synchronize` inside the scope, then `fit`: weights, statistics, momentum."""
+    alone, many, unlike = on_devices["fitted"]
+    assert error(many, alone) < 1e-12
+    assert error(unlike, alone) > 1e-3  # the test can fail
+    assert on_devices["held"]
+
+
+def test_replicas_wait_for_each_other_once_forward_and_once_backward(on_devices):
+    assert on_devices["exchanges"] == [1, 2]
+
+
 @pytest.mark.parametrize(
     ("name", "words"),
     [
+        ("held outside", "must be made inside the scope"),
         ("five", "started with 4. Call mirrored(5) before"),
         ("parts", "one for each of 4 replicas; got 3"),
         ("outside", "model must be made"),

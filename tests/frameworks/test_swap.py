@@ -1,4 +1,4 @@
-"""`swap_in` and `swap_out`: models of every kind, their state, their training, and refusals."""
+"""`swap_in`, `swap_out`, `synchronize`: models of all kinds, their state and training, refusals."""
 
 import os
 
@@ -14,7 +14,7 @@ import pytest
 import tensorflow as tf
 from samples import friendly
 
-from bnlib.keras import BatchNormalization, swap_in, swap_out
+from bnlib.keras import BatchNormalization, swap_in, swap_out, synchronize
 
 Keras, layers = keras.layers.BatchNormalization, keras.layers
 pytestmark = pytest.mark.filterwarnings(
@@ -822,6 +822,70 @@ def test_a_loss_that_is_a_function_comes_along():
     model.evaluate(x, x, verbose=0)
     mine, its = (m.metrics[-1].metrics[0] for m in (model, other))
     assert mine is not its
+
+
+# Synchronised: what this means over replicas is in test_replicas.py
+
+
+class Mixed(layers.Layer):
+    """A block whose code makes our layer, and which is given others later."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.norms = [BatchNormalization(name="own"), Keras(name="theirs")]
+
+    def build(self, shape):
+        for norm in self.norms:
+            norm.build(shape)
+
+    def call(self, x, training=None):
+        for norm in self.norms:
+            x = norm(x, training=training)
+        return x
+
+
+def synchronised(model):
+    return [
+        type(v) is BatchNormalization and v.synchronized
+        for v in model._flatten_layers()
+        if isinstance(v, Keras)
+    ]
+
+
+def test_a_model_is_synchronised_at_any_depth_and_keeps_its_state():
+    inputs = keras.Input((4, 3))
+    x = Mixed(name="mixed")(Block(3, name="block")(inputs))
+    x = BatchNormalization(bessel=True, momentum=0.9, name="ours")(x)
+    x = Keras(epsilon=0.1, synchronized=True, name="theirs")(x)
+    model = disturb(keras.Model(inputs, x))
+    model.get_layer("block").named["norm"].trainable = False
+    model.compile(keras.optimizers.SGD(0.1, momentum=0.9), "mse")
+    data = friendly((8, 4, 3), np.float32)
+    model.fit(data, data, verbose=0)
+    other = synchronize(model)
+    assert synchronised(other) == [True] * 8
+    assert not any(synchronised(model))
+    assert_same(values_of(other), values_of(model))
+    assert_same(*([v.numpy() for v in m.optimizer.variables] for m in (other, model)))
+    assert not other.get_layer("block").named["norm"].trainable
+    assert other.get_layer("ours").bessel
+    assert other.get_layer("ours").momentum == 0.9
+    # the code of the block makes other layers; what was put there is copied all the same
+    assert synchronised(synchronize(other)) == [True] * 8
+    assert synchronised(swap_in(other)) == [True] * 8
+
+
+def test_a_model_of_code_is_synchronised_in_place():
+    model = Tiny()
+    model(friendly((8, 3), np.float32))
+    assert synchronize(model, in_place=True) is model
+    assert synchronised(model) == [True]
+
+
+def test_ghost_batches_are_not_synchronised():
+    parts = [keras.Input((3,)), BatchNormalization(virtual_batch_size=2, name="ghost")]
+    with pytest.raises(ValueError, match=r"'ghost' normalises groups of 2 examples"):
+        synchronize(keras.Sequential(parts))
 
 
 # Files that need Keras alone

@@ -296,6 +296,7 @@ FAULTS = {
 }
 
 
+SWAP = "test_swap.py"
 AGAINST, OWN, THEIRS = "test_keras_agrees.py", "test_keras.py", "test_keras_faults.py"
 A_STEP = f"{AGAINST}::test_steps_of_every_rank_axis_and_dtype"
 MODES = f"{AGAINST}::test_training_and_trainable"
@@ -463,9 +464,27 @@ TENSOR_FAULTS = {
         "variances",
         f"{OWN}::test_synchronized_replicas_are_one_batch",
     ),
+    "tensors: a replica's row is overwritten by its neighbour": (
+        "tf_ops/_replicas.py",
+        "[:, tf.newaxis] == place",
+        "[:, tf.newaxis] >= place",
+        f"{OWN}::test_synchronized_replicas_are_one_batch",
+    ),
+    "keras: a model is swapped, and not synchronised": (
+        "keras/swap.py",
+        'layer.get_config() | {"synchronized": True}',
+        "layer.get_config()",
+        f"{SWAP}::test_a_model_of_code_is_synchronised_in_place",
+    ),
+    "keras: a block forgets that it was synchronised": (
+        "keras/_models.py",
+        "norm and one.get_config() != other.get_config()",
+        "False",
+        f"{SWAP}::test_a_model_is_synchronised_at_any_depth_and_keeps_its_state",
+    ),
     "tensors: the gradient stays on its replica": (
         "tf_ops/_float64.py",
-        "map(all_sum, sums) if batch.synchronized else sums",
+        "all_sums(*sums) if batch.synchronized else sums",
         "sums",
         f"{OWN}::test_synchronized_replicas_are_one_batch",
     ),

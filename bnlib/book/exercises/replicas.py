@@ -4,7 +4,7 @@ import numpy as np
 
 from bnlib.book.exercises import NotYet, arrays, checker, close
 
-__all__ = ["exchange", "pool", "shares"]
+__all__ = ["checkpoint", "exchange", "pool", "shares"]
 
 
 @checker
@@ -61,19 +61,54 @@ def shares(answer):
 
 @checker
 def exchange(answer):
-    """Check `answer(channels, examples)`: numbers one replica sends in a forward pass."""
-    found = [answer(*given) for given in ((64, 8), (64, 800), (128, 8))]
+    """Check `answer(channels, replicas)`: numbers in the table of one forward pass."""
+    found = [answer(*given) for given in ((64, 4), (64, 8), (128, 4))]
     if any(each is None or each is ... for each in found):
         raise NotYet(
             "The function returns nothing so far; it should return one number."
         )
     few, many, wide = map(int, found)
-    if few != many:
-        raise NotYet("What is sent does not depend on the number of examples.")
-    if wide - few == 64:
+    if few == many:
+        raise NotYet("That is one row. The table has one for each replica.")
+    if wide - few == 4 * 64:
         raise NotYet("A mean for each channel, and what else for each channel?")
-    if few == 128:
-        raise NotYet("Almost: and how many examples stand behind the mean?")
-    if (few, wide) != (129, 257):
-        raise NotYet("Count what sync_moments adds up: three things.")
-    return "A count, and two numbers for each channel."
+    if few == 4 * 128:
+        raise NotYet("Almost: and how many values stand behind the mean?")
+    if few == 4 * 3 * 64:
+        raise NotYet("All channels of a replica have the same count.")
+    if (few, many, wide) != (4 * 129, 8 * 129, 4 * 257):
+        raise NotYet("Count what sync_moments hands to all_parts: three things.")
+    return "A count, and two numbers for each channel, for each replica."
+
+
+@checker
+def checkpoint(answer):
+    """Check `answer`: the moving variance that each of four layers saves, by its name."""
+    values = np.array([[0.0, 2], [4, 8], [1, 1], [0, 16]])
+    own, whole = values.var(axis=1), values.var()
+    right = {
+        "Keras, alone": own[0],
+        "ours, alone": own.mean(),
+        "Keras, synchronised": whole,
+        "ours, synchronised": whole,
+    }
+    if not isinstance(answer, dict) or set(answer) != set(right):
+        raise NotYet(f"Give one number for each of {', '.join(right)}.")
+    if any(each is None or each is ... for each in answer.values()):
+        raise NotYet("Some numbers are still missing.")
+    for name, expected in right.items():
+        value = float(answer[name])
+        if np.isclose(value, expected):
+            continue
+        if "synchronised" in name:
+            if np.isclose(value, own.mean()):
+                raise NotYet(f"{name}: the spread between the replicas is missing.")
+            raise NotYet(f"{name}: all eight values are one batch.")
+        if np.isclose(value, whole):
+            raise NotYet(f"{name}: no replica has seen the values of another.")
+        if name == "Keras, alone":
+            raise NotYet(f"{name}: there are four copies. Which one is read and saved?")
+        if np.isclose(value, own[0]):
+            raise NotYet(f"{name}: this layer does not keep the first copy alone.")
+        raise NotYet(f"{name}: take one variance for each replica first.")
+    return "Replica 0's; the average of four; and twice that of the whole batch."
