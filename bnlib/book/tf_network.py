@@ -68,7 +68,7 @@ class PlainNorm(tf.Module):
 
     def in_training(self, x: Any) -> Any:
         """Normalise by the batch's statistics, and remember them."""
-        mean, variance = tf.nn.moments(x, axes=range(x.shape.rank - 1))
+        mean, variance = tf.nn.moments(x, axes=list(range(x.shape.rank - 1)))
         self.remember(mean, variance)
         return tf.nn.batch_normalization(
             x, mean, variance, self.beta, self.gamma, self.epsilon
