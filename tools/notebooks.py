@@ -121,7 +121,7 @@ def find_texts(root: Path) -> dict[str, tuple[Path, Path]]:
 def fingerprint(root: Path, *files: Path) -> str:
     """Hash everything that the outputs of all notebooks depend on, and some files."""
     digest = hashlib.sha256()
-    library = sorted(root.glob("bnlib/**/*.py"))
+    library = sorted([*root.glob("bnlib/**/*.py"), *root.glob("bnlib/**/*.json")])
     locks = sorted(root.glob("requirements*.lock"))
     for path in [Path(__file__), *locks, *library, *files]:
         content = path.read_bytes() if path.exists() else b""

@@ -59,6 +59,11 @@ def made(code):
     return names["MyBatchNorm"]
 
 
+@pytest.fixture(autouse=True)
+def show_every_failure(monkeypatch):
+    monkeypatch.setattr(build, "SHOWN", len(build.CHECKS))
+
+
 def failing(check, maker, capsys):
     """Return what a checker says of each check that fails, by its name."""
     check(maker)
@@ -104,6 +109,26 @@ def test_what_is_not_written_yet_is_named(capsys):
         "The layer has no method `backward` yet.",
         "Your code raised AttributeError: 'MyBatchNorm' object has no attribute 'backward'",
     }
+
+
+def test_one_fault_behind_many_failures_is_told_briefly(capsys, monkeypatch):
+    monkeypatch.setattr(build, "SHOWN", 3)
+    trained = "self.moving_mean, self.moving_variance = np.zeros(channels), np.ones(channels)\n"
+    code = RIGHT.replace(
+        trained,
+        f'{trained}        self.parameters["moving_mean"] = self.moving_mean\n',
+    )
+    build.population(made(code))
+    printed = capsys.readouterr().out
+    assert printed.startswith("Not yet. 0 of 18 checks pass.\n")
+    assert printed.count("`parameters` also holds moving_mean: an optimiser would") == 3
+    assert printed.endswith("  FAILS   15 more\n")
+
+
+def test_parameters_of_other_names_are_asked_for(capsys):
+    code = RIGHT.replace('"gamma": np.ones', '"scale": np.ones')
+    said = failing(build.forward, made(code), capsys)
+    assert "a dict with `gamma` and `beta`" in said["epsilon is added inside the root"]
 
 
 # the fault: (what becomes of the text, the checks that fail, what one of them says)
@@ -236,6 +261,14 @@ FAULTS = {
         SEES_CONSTANTS,
         "gradient of training",
     ),
+    "no gamma in inference": (
+        (
+            'return self.parameters["gamma"] / self.s',
+            'return (self.parameters["gamma"] if self.training else 1) / self.s',
+        ),
+        SEES_CONSTANTS,
+        "Which paths from x to y are left",
+    ),
     "a fold for two axes only": (
         ("return kernel * scale, bias", "return (kernel.T * scale[:, None]).T, bias"),
         "folded into a convolution",
@@ -271,6 +304,22 @@ def test_a_fault_fails_the_check_that_is_about_it(name, capsys):
     assert RIGHT.count(old) == 1, f"nothing to plant in: {old!r}"
     said = failing(build.folded, made(RIGHT.replace(old, new)), capsys)
     assert words in said[check]
+
+
+def test_a_wrong_formula_does_not_look_like_an_old_batch(capsys):
+    for name in (
+        "detached",
+        "no path through the mean",
+        "no path through the variance",
+    ):
+        (was, now), *_ = FAULTS[name]
+        assert set(failing(build.backward, made(RIGHT.replace(was, now)), capsys)) == {
+            GRAD_X
+        }
+    kept = "self.s = np.sqrt(variance + self.epsilon)"
+    old = f'{kept}\n        self.s = vars(self).setdefault("first", self.s)'
+    said = failing(build.backward, made(RIGHT.replace(kept, old)), capsys)
+    assert "each call must keep anew" in said[LAST]
 
 
 def test_every_check_fails_for_some_fault(capsys):

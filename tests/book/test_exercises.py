@@ -200,6 +200,14 @@ def image_backward(grad_y, x, gamma, over=lambda x: x[..., 0].size):
     return grad_x, grad_gamma, grad_beta
 
 
+def places_apart(grad_y, x, gamma):
+    """The backward pass with each place of the upstream gradient centred by itself."""
+    grad_x, *others = image_backward(grad_y, x, gamma)
+    axes = tuple(range(x.ndim - 1))
+    lost = (grad_y.mean(0) - grad_y.mean(axes)) / np.sqrt(x.var(axes) + 1e-3)
+    return grad_x - gamma * lost, *others
+
+
 def in_groups(x, gamma, beta, groups, epsilon=1e-3, first=1, ddof=0, **wrong):
     neighbours = wrong.get("neighbours", 1)
     shape = (groups, -1) if neighbours else (-1, groups)
@@ -245,22 +253,29 @@ def training_it(network, batches):
 
 
 class Two:
-    """A layer with two modes, and the faults that it may have."""
+    """A layer with two modes and a switch, and the faults that it may have."""
 
-    def __init__(
-        self, channels, *, always=False, never=False, batch=False, memory=False
-    ):
+    def __init__(self, channels, fault=None):
         self.mean, self.variance = np.zeros(channels), np.ones(channels)
-        self.always, self.never, self.batch, self.memory = always, never, batch, memory
+        self.fault = fault
 
+    def __call__(self, x, *, training, update=True):
+        now = x.mean(axis=0), x.var(axis=0)
+        if training or self.fault == "always":
+            self.last = now
+        moves = training or self.fault in ("always", "kept")
+        if moves and self.fault != "never" and (update or self.fault == "deaf"):
+            self.mean = 0.9 * self.mean + 0.1 * self.last[0]
+            self.variance = 0.9 * self.variance + 0.1 * self.last[1]
+        looks = self.fault == "looks" and not update
+        if self.fault == "memory" or looks or not (training or self.fault == "batch"):
+            now = self.mean, self.variance
+        return (x - now[0]) / np.sqrt(now[1] + 1e-3)
+
+
+class Switchless(Two):
     def __call__(self, x, *, training):
-        mean, variance = x.mean(axis=0), x.var(axis=0)
-        if (training or self.always) and not self.never:
-            self.mean = 0.9 * self.mean + 0.1 * mean
-            self.variance = 0.9 * self.variance + 0.1 * variance
-        if self.memory or not (training or self.batch):
-            mean, variance = self.mean, self.variance
-        return (x - mean) / np.sqrt(variance + 1e-3)
+        return super().__call__(x, training=training)
 
 
 def in_use(network, x, y, size, **mode):
@@ -290,6 +305,7 @@ def _fourth_root(factor):
 
 
 SHARES = {"batch": 16 * 196, "instance": 196, "layer": 256 * 196, "group": 8 * 196}
+SHARES |= {"changed": ["batch"]}
 
 
 def dense_back(**wrong):
@@ -444,12 +460,18 @@ ANSWERS = [
     (on_gradient.rms, lambda g, x, e: 0 * g, "Two paths"),
     (on_gradient.swallowed, [0, 2, 4, 6, 8], "Correct. A shift plus"),
     (on_gradient.swallowed, [1, 1, 1, 1, 1], "the text had them"),
+    (on_gradient.swallowed, [0, 0, 0, 0, 0], "nothing to swallow"),
     (on_gradient.swallowed, [1, 0, 0, 0, 0], "0.283 reaches x"),
     (on_gradient.swallowed, [1, 2], "yours are 2"),
     (on_gradient.swallowed, [np.nan] * 5, "finite numbers"),
     (on_gradient.swallowed, [np.inf, 1, 2, 3, 4], "finite numbers"),
     # axes
-    (on_axes.shares, SHARES, "Correct. With half the batch"),
+    (on_axes.shares, SHARES, "Correct. The other three"),
+    (on_axes.shares, SHARES | {"changed": "batch"}, "Correct. The other three"),
+    (on_axes.shares, SHARES | {"changed": ["batch", "group"]}, "a mean of group norm"),
+    (on_axes.shares, SHARES | {"changed": []}, "averages over the examples"),
+    (on_axes.shares, SHARES | {"changed": ["all"]}, "give a list of names"),
+    (on_axes.shares, SHARES | {"changed": 1}, "give a list of names"),
     (on_axes.shares, 3136, "a dict with the names"),
     (on_axes.shares, SHARES | {"layer": ...}, "where each ... stands"),
     (on_axes.shares, SHARES | {"batch": 256}, "batch: that is how many means"),
@@ -458,15 +480,23 @@ ANSWERS = [
     (on_axes.shares, SHARES | {"layer": 256}, "one location"),
     (on_axes.shares, SHARES | {"group": 32 * 196}, "how many channels has each"),
     (on_axes.shares, SHARES | {"group": 7}, "group: Multiply"),
-    (on_axes.shares, {k: float(v) for k, v in SHARES.items()}, "Correct. With half"),
+    (on_axes.shares, SHARES | {"batch": 3136.0}, "Correct. The other"),
+    (on_axes.shares, SHARES | {"instance": 256 * 196}, "mixes the channels"),
+    (on_axes.shares, SHARES | {"layer": 196}, "channels are averaged as well"),
+    (on_axes.shares, SHARES | {"layer": 16 * 256 * 196}, "the whole batch"),
     (on_axes.shares, SHARES | {"batch": 16 * 256 * 14.0}, "channels are second"),
     (on_axes.shares, SHARES | {"batch": None}, "batch: give one number"),
     (on_axes.backward, image_backward, "Correct. Dense"),
     (on_axes.backward, lambda *a: None, "Return 3 arrays"),
-    (on_axes.backward, lambda *a: image_backward(*a, over=len), "3), grad_x is off."),
+    (on_axes.backward, lambda *a: image_backward(*a, over=len), "and must sum to 0"),
     (on_axes.backward, lambda *a: image_backward(*a, over=len), "Right for (7, 3) and"),
     (on_axes.backward, lambda *a: image_backward(*a)[::-1], "grad_x should have shape"),
-    (on_axes.backward, lambda g, x, k: image_backward(g, x, 2 * k), "grad_x is off."),
+    (
+        on_axes.backward,
+        lambda g, x, k: image_backward(g, x, 2 * k),
+        "grad_x is off; its",
+    ),
+    (on_axes.backward, places_apart, "its channels sum to 0, as they must"),
     (on_axes.backward, lambda g, x, k: 1 / 0, "raised ZeroDivisionError"),
     (on_axes.group, in_groups, "Correct. Four ranks"),
     (on_axes.group, lambda *a: None, "returns nothing"),
@@ -512,6 +542,11 @@ ANSWERS = [
         lambda m, v, s: int(np.log(s * v) / np.log(m)) + 2,
         "one update late",
     ),
+    (
+        on_population.steps,
+        lambda m, v, s: int(np.log(s / v) / np.log(m)) + 1,
+        "share * variance: a share of the true variance",
+    ),
     (on_population.steps, lambda m, v, s: 7, "Take logarithms"),
     (on_population.rate, lambda t, m: (1 - m) / (1 - m**t), "Correct. It falls"),
     (on_population.rate, lambda t, m: None, "returns nothing"),
@@ -548,15 +583,24 @@ ANSWERS = [
     (on_population.recalibration, training_it, "A weight has changed"),
     (
         on_population.recalibration,
+        lambda n, b: recalibrate(n, [np.concatenate(b)]),
+        "given 24 examples at once, and the batches have 6",
+    ),
+    (
+        on_population.recalibration,
         averaging,
         "in batches of 6, the variance of the first",
     ),
     # layer
-    (on_layer.repaired, lambda c: Two(c), "Correct"),
-    (on_layer.repaired, lambda c: Two(c, always=True), "The same question twice"),
-    (on_layer.repaired, lambda c: Two(c, never=True), "Does training still move"),
-    (on_layer.repaired, lambda c: Two(c, batch=True), "uses the batch now"),
-    (on_layer.repaired, lambda c: Two(c, memory=True), "In training it should use"),
+    (on_layer.repaired, Two, "Correct"),
+    (on_layer.repaired, Switchless, "The switch `update` is gone"),
+    (on_layer.repaired, lambda c: Two(c, "kept"), "The same question twice"),
+    (on_layer.repaired, lambda c: Two(c, "always"), "The same question twice"),
+    (on_layer.repaired, lambda c: Two(c, "never"), "Does training still move"),
+    (on_layer.repaired, lambda c: Two(c, "batch"), "uses the batch now"),
+    (on_layer.repaired, lambda c: Two(c, "memory"), "In training it should use"),
+    (on_layer.repaired, lambda c: Two(c, "deaf"), "left a trace"),
+    (on_layer.repaired, lambda c: Two(c, "looks"), "should still use the batch"),
     (on_layer.evaluate, in_use, "Correct. The same"),
     (on_layer.evaluate, lambda n, x, y, size: None, "returns nothing"),
     (
@@ -579,18 +623,23 @@ ANSWERS = [
     (on_layer.evaluate, mean_of_batches, "10, 10 and 3"),
     (
         on_layer.diagnose,
-        ["Underfitting", "statistics", "overfitting", "dropout"],
-        "Correct. B is cured",
+        ["Underfitting", "statistics", "overfitting", "dropout", "shift"],
+        "Correct. One pass",
     ),
-    (on_layer.diagnose, ["overfitting"] * 4, "A: it is bad"),
-    (on_layer.diagnose, ["underfitting"] + ["overfitting"] * 3, "B: compare"),
-    (on_layer.diagnose, ["underfitting"] + ["statistics"] * 3, "C: it is"),
+    (on_layer.diagnose, ["overfitting"] * 5, "A: it is bad"),
+    (on_layer.diagnose, ["underfitting"] + ["overfitting"] * 4, "B: compare"),
+    (on_layer.diagnose, ["underfitting"] + ["statistics"] * 4, "C: it is"),
     (
         on_layer.diagnose,
-        ["underfitting", "statistics", "overfitting", "overfitting"],
+        ["underfitting", "statistics"] + ["overfitting"] * 3,
         "D: in which mode",
     ),
-    (on_layer.diagnose, ["statistics", "bad luck"], "four words"),
+    (
+        on_layer.diagnose,
+        ["underfitting", "statistics", "overfitting", "dropout", "overfitting"],
+        "E: compare",
+    ),
+    (on_layer.diagnose, ["statistics", "bad luck"], "five words"),
     # network
     (on_network.saturated, 2.3 / 1.96 / np.sqrt(30), "Correct. About one"),
     (on_network.saturated, 1, "67 % of the values"),
@@ -621,10 +670,11 @@ ANSWERS = [
     (on_network.growth, lambda a: leaky()(a) ** 0.5, "Its square"),
     (on_network.growth, lambda a: leaky()(a) / (1 + a**2) * 2, "not always 1"),
     (on_network.growth, leaky(share=2), "over all of them"),
-    (on_network.growth, leaky(bend=0), "Right for ReLU"),
+    (on_network.growth, leaky(bend=0), "has a mean as well"),
+    (on_network.growth, leaky(bend=-1), "Mind a sign"),
     (on_network.growth, lambda a: 2, "yours gives 2"),
     (on_network.dead, lambda y: (y == 0).all(axis=0).sum(), "Correct. And it tells"),
-    (on_network.dead, lambda y: (~(y > 0).any(axis=0)).sum(), "It is not dead"),
+    (on_network.dead, lambda y: (~(y > 0).any(axis=0)).sum(), "one of my inputs"),
     (on_network.dead, lambda y: (y == 0).any(axis=0).sum(), "what ReLU is for"),
     (on_network.dead, lambda y: (y == 0).all(axis=1).sum(), "Two of the five"),
     (on_network.dead, lambda y: (y == 0).all(axis=0), "Return one number"),

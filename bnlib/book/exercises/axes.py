@@ -14,15 +14,16 @@ EPSILON = 1e-3
 def shares(answer):
     """Check `answer`: how many values share a mean in (16, 256, 14, 14), channels first, by norm.
 
-    A dict with `batch`, `instance`, `layer` and `group`, for 32 groups.
+    A dict with `batch`, `instance`, `layer` and `group`, for 32 groups; and with `changed`, the
+    names of the numbers that half the batch changes.
     """
     n, c, place = 16, 256, 14 * 14
     right = {"batch": n * place, "instance": place}
     right |= {"layer": c * place, "group": c // 32 * place}
-    if not isinstance(answer, dict) or set(answer) != set(right):
-        raise NotYet(f"Give a dict with the names {', '.join(right)}.")
+    if not isinstance(answer, dict) or set(answer) != {*right, "changed"}:
+        raise NotYet(f"Give a dict with the names {', '.join(right)}, changed.")
     if any(value is ... for value in answer.values()):
-        raise NotYet("Put a number where each ... stands.")
+        raise NotYet("Put an answer where each ... stands.")
     means = {"batch": c, "instance": n * c, "layer": n, "group": n * 32}
     hints = {
         (
@@ -31,7 +32,10 @@ def shares(answer):
         ): "That keeps the last axis; here the channels are second.",
         ("batch", place): "That is one map. The examples are averaged as well.",
         ("instance", n * place): "That is one channel of all examples, batch norm.",
+        ("instance", c * place): "That mixes the channels; each has its own mean.",
         ("layer", c): "That is one location. Over the whole example, please.",
+        ("layer", place): "That is one map. The channels are averaged as well.",
+        ("layer", n * c * place): "That is the whole batch. Each example has its own.",
         ("group", 32 * place): "There are 32 groups; how many channels has each?",
         ("group", n * c // 32 * place): "A group belongs to one example.",
     }
@@ -43,7 +47,16 @@ def shares(answer):
             raise NotYet(f"{norm}: that is how many means there are.")
         words = "Multiply the sizes of the axes that are averaged."
         raise NotYet(f"{norm}: {hints.get((norm, found), words)}")
-    return "With half the batch, only batch norm has fewer values."
+    changed = answer["changed"]
+    changed = [changed] if isinstance(changed, str) else changed
+    if not isinstance(changed, (list, tuple, set)) or not set(changed) <= set(right):
+        raise NotYet("changed: give a list of names, such as ['layer', 'group'].")
+    for norm in right:
+        if norm in changed and norm != "batch":
+            raise NotYet(f"changed: is another example behind a mean of {norm} norm?")
+    if not changed:
+        raise NotYet("changed: one of the four averages over the examples.")
+    return "The other three stay within one example."
 
 
 @checker
@@ -68,7 +81,8 @@ def backward(answer):
             if close(found, expected):
                 continue
             before = f"Right for {' and '.join(map(str, worked))}. " if worked else ""
-            raise NotYet(f"{before}For shape {shape}, {name} is off.")
+            sums = f"; {_sums(found, expected)}" if name == "grad_x" else ""
+            raise NotYet(f"{before}For shape {shape}, {name} is off{sums}.")
         worked.append(shape)
     return "Dense, 1-D, 2-D and 3-D with the same lines."
 
@@ -87,6 +101,16 @@ def group(answer):
             if not close(y, _grouped(x, groups) * gamma + beta):
                 raise NotYet(_what_grouped(y, x, gamma, beta, groups))
     return "Four ranks and four numbers of groups."
+
+
+def _sums(found, expected):
+    """Say what a wrong grad_x sums to in each channel."""
+    sums = np.sum(found, axis=tuple(range(expected.ndim - 1)))
+    if np.abs(sums).max() < 1e-6 * np.abs(expected).max():
+        return "its channels sum to 0, as they must"
+    return (
+        f"its channels sum to {', '.join(f'{v:.3g}' for v in sums)}, and must sum to 0"
+    )
 
 
 def _what_grouped(y, x, gamma, beta, groups):

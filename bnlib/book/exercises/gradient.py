@@ -135,6 +135,8 @@ def swallowed(answer):
         raise NotYet(f"One number for each of the five; yours are {grad_y.size}.")
     if not np.all(np.isfinite(grad_y)):
         raise NotYet("All five should be finite numbers.")
+    if not np.any(grad_y):
+        raise NotYet("All five are 0, so there is nothing to swallow. Others?")
     if np.ptp(grad_y) <= 1e-9 * np.max(np.abs(grad_y)):
         raise NotYet("Equal numbers are swallowed, and the text had them. Others?")
     x = np.arange(1.0, 6)[:, np.newaxis]

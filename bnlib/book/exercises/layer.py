@@ -1,6 +1,7 @@
 """Checkers for the chapter on the layer."""
 
 import copy
+import inspect
 
 import numpy as np
 
@@ -45,29 +46,32 @@ def evaluate(answer):
 
 @checker
 def diagnose(answer):
-    """Check `answer`: four words, what is to be seen of networks A, B, C and D."""
+    """Check `answer`: five words, what is to be seen of networks A to E."""
     words = [str(word).strip().lower() for word in answer]
-    expected = ["underfitting", "statistics", "overfitting", "dropout"]
-    if len(words) != 4 or not set(words) <= set(expected):
-        raise NotYet(f"Give four words, each one of {', '.join(sorted(expected))}.")
+    expected = ["underfitting", "statistics", "overfitting", "dropout", "shift"]
+    if len(words) != 5 or not set(words) <= set(expected):
+        raise NotYet(f"Give five words, each one of {', '.join(sorted(expected))}.")
     hints = [
         "A: it is bad on its own training data, whatever the statistics.",
         "B: compare its two numbers for the training data.",
         "C: it is perfect on the training data in both modes.",
         "D: in which mode is it better?",
+        "E: compare its two numbers for the test data.",
     ]
     for word, right, hint in zip(words, expected, hints, strict=True):
         if word != right:
             raise NotYet(hint)
-    return "B is cured by one pass over the training data, A and C are not."
+    return "One pass over the training data cures B, and no other."
 
 
 @checker
 def repaired(answer):
-    """Check `answer(channels)`: a two-mode layer without gamma and beta, its fault repaired."""
+    """Check `answer(channels)`: two modes and `update`, without gamma and beta; repaired."""
     rng = np.random.default_rng(0)
     batches = [rng.normal(2, 3, (8, 2)) for _ in range(3)]
     layer, right = answer(2), BatchNorm(2, momentum=0.9)
+    if "update" not in inspect.signature(type(layer).__call__).parameters:
+        raise NotYet("The switch `update` is gone. Keep it.")
     for batch in batches:
         y = layer(batch, training=True)
         if not close(y, right(batch, training=True)):
@@ -79,7 +83,7 @@ def repaired(answer):
     if not close(second, first):
         raise NotYet(
             f"The same question twice, in inference: {first[0, 0]:.4g}, then "
-            f"{second[0, 0]:.4g}. What has changed in between?"
+            f"{second[0, 0]:.4g}."
         )
     expected = right(question, training=False)
     if close(first, batch_norm(question)[0]):
@@ -91,6 +95,11 @@ def repaired(answer):
             f"In inference {first[0, 0]:.4g} came, and {expected[0, 0]:.4g} was expected. "
             "Does training still move the memory, and only training?"
         )
+    looked = layer(batches[0], training=True, update=False)
+    if not close(looked, batch_norm(batches[0])[0]):
+        raise NotYet("With `update=False` training should still use the batch.")
+    if not close(layer(question, training=False), expected):
+        raise NotYet("A call in training with `update=False` left a trace.")
     return "Ask as often as you like: the answer stays."
 
 

@@ -82,6 +82,8 @@ def growth(answer):
         raise NotYet("The slope is not always 1: take its mean square.")
     if close(mine, square / (square - (2 * mean) ** 2)):
         raise NotYet("Half of the inputs are positive: the mean is over all of them.")
+    if close(mine, square / (square - ((1 + slopes) / np.sqrt(2 * np.pi)) ** 2)):
+        raise NotYet("Right for ReLU, a = 0. Mind a sign: the negative half's mean.")
     if close(mine[:1], right[:1]) and not close(mine, right):
         raise NotYet("Right for ReLU, a = 0. The negative half has a mean as well.")
     if not close(mine, right):
@@ -106,7 +108,7 @@ def dead(answer):
         raise NotYet(f"Two of the five units are 0 for every example; you say {count}.")
     y[:, 4] = np.nan
     if _whole(answer(y.copy())) == 3:
-        raise NotYet("A unit whose values are NaN has overflowed. It is not dead.")
+        raise NotYet("Wrong for one of my inputs: no healthy network gives it.")
     if _whole(answer(y.copy())) != 2:
         raise NotYet("Right, until one unit is NaN: the two dead ones are still there.")
     return "And it tells a dead unit from one that has overflowed."

@@ -32,6 +32,11 @@ def steps(answer):
                 f"{case} gave {found:.6g}, as for a variance of 1. The start must be small "
                 f"beside {variance}."
             )
+        if abs(found - np.log(share / variance) / np.log(momentum)) <= 1 != variance:
+            raise NotYet(
+                f"{case} gave {found:.6g}, as if the limit were share / variance. It is share * "
+                "variance: a share of the true variance."
+            )
         if expected == 0 and found != 0:
             raise NotYet(
                 f"{case} gave {found:.6g}. The limit is share * variance = "
@@ -110,7 +115,14 @@ def recalibration(answer):
         network, right = (_two_layers() for _ in range(2))
         weights = network.layers[0].parameters["kernel"].copy()
         batches = np.split(x, range(size, len(x), size))
+        network.layers[0] = first = _Counting(network.layers[0])
         answer(network, [batch.copy() for batch in batches])
+        network.layers[0] = first.layer
+        if first.most > size:
+            raise NotYet(
+                f"A layer was given {first.most} examples at once, and the batches have {size}. Do "
+                "it without joining them: they may not fit into memory together."
+            )
         recalibrate(right, batches)
         if not np.array_equal(weights, network.layers[0].parameters["kernel"]):
             raise NotYet("A weight has changed; recalibration trains nothing.")
@@ -134,6 +146,17 @@ def recalibration(answer):
     return (
         "The same statistics, whether the 24 examples come as one batch or as twelve."
     )
+
+
+class _Counting:
+    """A layer that notes the longest batch that it was given."""
+
+    def __init__(self, layer):
+        self.layer, self.parameters, self.most = layer, layer.parameters, 0
+
+    def __call__(self, x, *, training):
+        self.most = max(self.most, len(x))
+        return self.layer(x, training=training)
 
 
 def _two_layers():
