@@ -99,7 +99,9 @@ def _traffic_of_hlo(text, size):
         name, _, _, kind, operands = match.groups()
         if kind not in FREE_IN_XLA:
             writes += sizes[name] == size
-            reads += sum(sizes.get(o) == size for o in re.findall(r"%([\w.-]+)", operands))
+            reads += sum(
+                sizes.get(o) == size for o in re.findall(r"%([\w.-]+)", operands)
+            )
     return Traffic(reads, writes)
 
 

@@ -68,7 +68,7 @@ class PlainNorm(tf.Module):
 
     def in_training(self, x: Any) -> Any:
         """Normalise by the batch's statistics, and remember them."""
-        mean, variance = tf.nn.moments(x, axes=list(range(x.shape.rank - 1)))
+        mean, variance = tf.nn.moments(x, axes=list(range(len(x.shape) - 1)))
         self.remember(mean, variance)
         return tf.nn.batch_normalization(
             x, mean, variance, self.beta, self.gamma, self.epsilon
@@ -173,7 +173,9 @@ class Network(tf.Module):
         """Return logits `(N, 10)` for images `(N, 8, 8, 1)`."""
         if self.first:
             x = self.first(x, training)
-        for kernel, stride, norm in zip(self.kernels, [1, 2, 2], self.norms, strict=True):
+        for kernel, stride, norm in zip(
+            self.kernels, [1, 2, 2], self.norms, strict=True
+        ):
             x = tf.nn.conv2d(x, kernel, stride, BORDER)
             x = tf.nn.relu(norm(x, training))
         return tf.reduce_mean(x, [1, 2]) @ self.head + self.bias
