@@ -5,7 +5,7 @@ take turns; the figure is the least of the rounds, which a busy machine spoils l
 an array and writes another, with as many threads as the layer has. What XLA makes of a function
 depends on the processor, so its reads and writes are counted here and not in the chapter.
 
-    TF_ENABLE_ONEDNN_OPTS=1 python benchmarks/moves.py [--rounds 40] [--json bnlib/book/stored/moves.json]
+    TF_ENABLE_ONEDNN_OPTS=1 python benchmarks/moves.py [--rounds 40] [--json FILE]
 """
 
 import argparse

@@ -66,7 +66,7 @@ def test_without_updates_nothing_is_remembered(norm):
 
 
 def test_the_network_is_the_one_in_numpy_and_in_keras():
-    x, y, *_ = as_images("float64")
+    x, *_ = as_images("float64")
     net, twin = Network(PlainNorm, seed=3), network.convolutional(3, BatchNorm)
     norm = functools.partial(keras.layers.BatchNormalization, dtype="float64")
     model = convolutional(3, norm, dtype="float64")

@@ -86,7 +86,7 @@ def _of(layer, *names):
 
 @checker
 def layer(answer):
-    """Check `answer(channels, momentum=..., epsilon=...)`: a `tf.Module` called `layer(x, training)`."""
+    """Check `answer(channels, momentum=..., epsilon=...)`: a `tf.Module`, `layer(x, training)`."""
     import tensorflow as tf
 
     rng = np.random.default_rng(0)
