@@ -81,7 +81,7 @@ def _of(layer, *names):
     missing = [name for name in names if not hasattr(layer, name)]
     if missing:
         raise NotYet(f"The layer needs `self.{missing[0]}`.")
-    return [np.array(getattr(layer, name), float) for name in names]
+    return [np.asarray(getattr(layer, name)).astype(float) for name in names]
 
 
 @checker
@@ -109,7 +109,7 @@ def layer(answer):
     step = tf.function(lambda x: mine(x, training=True))
     moving, variance = np.zeros(3), np.ones(3)
     for x in batches:
-        y = np.array(step(tf.constant(x)))
+        y = np.asarray(step(tf.constant(x)))
         wide = x.astype(float)
         right, now, spread = batch_norm(wide, gamma, beta, epsilon=0.01)
         moving = 0.75 * moving + 0.25 * now
@@ -130,7 +130,7 @@ def layer(answer):
     if not close(got[1], variance, 1e-4):
         raise NotYet("The mean moves rightly. And the variance?")
     x = batches[0][:1]
-    y = np.array(mine(tf.constant(x), training=False))
+    y = np.asarray(mine(tf.constant(x), training=False))
     right = batch_norm_inference(
         x.astype(float), moving, variance, gamma, beta, epsilon=0.01
     )
