@@ -4,6 +4,7 @@ import copy
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from bnlib import (
     BatchNorm,
@@ -26,6 +27,7 @@ from bnlib.book.exercises import replicas as on_replicas
 from bnlib.book.exercises import tf_ops as on_tf_ops
 from bnlib.book.exercises import transform as on_transform
 from bnlib.book.network import Activation, Conv2D, Dense, Network, recalibrate
+from bnlib.book.tf_network import PlainNorm
 
 
 def hidden(x, mask, faulty=False):
@@ -143,6 +145,42 @@ def forgetting_afterwards(network):
 
 def without_norms(network):
     return Network([each for each in network.layers if not isinstance(each, BatchNorm)])
+
+
+def _faulty(**faults):
+    """Return a layer of `tf.nn` with one fault, for the exercise that writes it."""
+
+    class Faulty(PlainNorm):
+        def __init__(self, channels, momentum, epsilon):
+            super().__init__(
+                channels,
+                momentum=faults.get("momentum", momentum),
+                epsilon=faults.get("epsilon", epsilon),
+                update=faults.get("update", True),
+            )
+            if "moving_mean" in faults:
+                del self.moving_mean
+            if "start" in faults:
+                self.gamma.assign(faults["start"] * self.gamma)
+            if "trainable" in faults:
+                self.moving_mean = tf.Variable(self.moving_mean)
+
+        def __call__(self, x, training):
+            if "swapped" in faults:
+                mean, variance = tf.nn.moments(x, [0, 1, 2])
+                return tf.nn.batch_normalization(
+                    x, mean, variance, self.gamma, self.beta, self.epsilon
+                )
+            y = super().__call__(x, faults.get("mode", training))
+            if "always" in faults and not training:
+                self.remember(self.moving_mean + 1, self.moving_variance)
+            return y
+
+        def remember(self, mean, variance):
+            m = 60 if "bessel" in faults else np.inf
+            super().remember(mean, variance * (m / (m - 1) if m == 60 else 1))
+
+    return Faulty
 
 
 def first(x, gamma, beta, epsilon=1e-3):
@@ -814,12 +852,6 @@ ANSWERS = [
     (on_tf_ops.biased, lambda v, n: v * n / (n - 1), "take it out"),
     (on_tf_ops.biased, lambda v, n: v / n, "5/4"),
     (on_tf_ops.biased, lambda v, n: 0.75 * v - (n == 1), "One value has variance 0"),
-    (on_tf_ops.old_call, lambda t, m, v, b, g: _used(t, m, v, 1, b), "Correct. With"),
-    (on_tf_ops.old_call, lambda t, *a: 0, "has ()"),
-    (on_tf_ops.old_call, lambda t, m, v, b, g: _used(t, m, v, g, b), "is gamma used"),
-    (on_tf_ops.old_call, lambda t, m, v, b, g: _used(t, m, v, b, g), "has beta first"),
-    (on_tf_ops.old_call, lambda t, m, v, b, g: _used(t, m, v, 1, g), "offset is beta"),
-    (on_tf_ops.old_call, lambda t, *a: t, "then add beta"),
     (on_tf_ops.channels_first, first, "Correct. Width"),
     (on_tf_ops.channels_first, lambda x, g, b: x.mean(), "has ()"),
     (
@@ -833,6 +865,38 @@ ANSWERS = [
         "lie along axis 1",
     ),
     (on_tf_ops.channels_first, lambda x, g, b: x, "Which axes"),
+    (
+        on_tf_ops.step_time,
+        lambda s, n, b: 8 * np.prod(s) * n / b,
+        "Correct. In float16",
+    ),
+    (on_tf_ops.step_time, lambda s, n, b: None, "returns nothing"),
+    (on_tf_ops.step_time, lambda s, n, b: np.array(s), "one number"),
+    (on_tf_ops.step_time, lambda s, n, b: np.prod(s) * n / b, "to read x once"),
+    (on_tf_ops.step_time, lambda s, n, b: 2 * np.prod(s) * n / b, "That is one pass"),
+    (on_tf_ops.step_time, lambda s, n, b: 3 * np.prod(s) * n / b, "the forward pass"),
+    (on_tf_ops.step_time, lambda s, n, b: 4 * np.prod(s) * n / b, "a read and a write"),
+    (
+        on_tf_ops.step_time,
+        lambda s, n, b: 5 * np.prod(s) * n / b,
+        "backward pass alone",
+    ),
+    (on_tf_ops.step_time, lambda s, n, b: 32 * np.prod(s) * n / b, "what is the least"),
+    (on_tf_ops.step_time, lambda s, n, b: 8 * np.prod(s) / b, "one pass"),
+    (on_tf_ops.step_time, lambda s, n, b: b, "over bytes in a second"),
+    (on_tf_ops.step_time, lambda s, n, b: 32 * np.prod(s) / b, "2 bytes"),
+    (on_tf_ops.layer, PlainNorm, "Correct. Two variables"),
+    (on_tf_ops.layer, _faulty(moving_mean=None), "needs `self.moving_mean`"),
+    (on_tf_ops.layer, _faulty(start=2), "start at 1"),
+    (on_tf_ops.layer, _faulty(trainable=True), "with trainable=False"),
+    (on_tf_ops.layer, _faulty(swapped=True), "offset before the scale"),
+    (on_tf_ops.layer, _faulty(epsilon=1e-3), "epsilon that the layer is given"),
+    (on_tf_ops.layer, _faulty(mode=False), "the moments of each channel"),
+    (on_tf_ops.layer, _faulty(update=False), "is still 0"),
+    (on_tf_ops.layer, _faulty(momentum=0.25), "momentum weighs the old"),
+    (on_tf_ops.layer, _faulty(bessel=True), "And the variance?"),
+    (on_tf_ops.layer, _faulty(mode=True), "In inference: the moving"),
+    (on_tf_ops.layer, _faulty(always=True), "leave the moving statistics alone"),
     # keras
     (on_replicas.pool, lambda m, v, n: _pool(m, v, n), "Correct. The spread within"),
     (on_replicas.pool, lambda m, v, n: (m.mean(0), v.mean(0)), "count alike"),
@@ -879,10 +943,6 @@ ANSWERS = [
     (on_keras.shared, (4, 104), "variance of the two means"),
     (on_keras.shared, 4, "two numbers"),
 ]
-
-
-def _used(x, mean, variance, gamma, beta):
-    return (x - mean) / np.sqrt(variance + 1e-3) * gamma + beta
 
 
 def _freeze(model, deep=True):

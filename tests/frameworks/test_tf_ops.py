@@ -704,6 +704,34 @@ def test_second_order_gradients(mode, name, dtype, rows, tolerance):
         agree(got[k], expected[k], tolerance)
 
 
+@pytest.mark.parametrize("mode", ["eager", "function", "xla"])
+def test_the_second_derivative_is_that_of_central_differences(mode):
+    """As in chapter 9, where `tf.nn.moments` fails it: its variance holds the mean still."""
+    x, w, along = rng(9).standard_normal((3, 6, 4))
+
+    def penalty(x):
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            loss = tf.reduce_sum(w * tf.sin(tf_ops.batch_norm(x)[0]))
+        return tf.reduce_sum(tf.sin(3 * tape.gradient(loss, x)))
+
+    def slope(x):
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            value = penalty(x)
+        return tape.gradient(value, x)
+
+    def penalty_of_the_core(x):
+        y, *_ = bnlib.batch_norm(x)
+        grad_x, *_ = bnlib.batch_norm_backward(w * np.cos(y), x)
+        return np.sin(3 * grad_x).sum()
+
+    got, h = exact(call(mode, slope, tf.constant(x))), 1e-5
+    ahead, behind = (penalty_of_the_core(x + s * h * along) for s in (1, -1))
+    assert np.isclose((got * along).sum(), (ahead - behind) / (2 * h), rtol=1e-6)
+    assert np.abs(got.sum(0)).max() < 1e-9  # a shift of the batch changes nothing
+
+
 # Averaged axes that are not all but those of gamma and beta: layer, instance and group norm
 
 OTHER_NORMS = {  # name: (shape as averaged, axis, axes, Keras's layer for (N, H, W, C))
@@ -1353,6 +1381,12 @@ FAULTS = {
         "_float64.forward(batch.with_tensors(x + 0 * gamma, *others), "
         "tf.stop_gradient(gamma) + 0 * gamma, beta)[0]",
         lambda: test_second_order_gradients("eager", "batch_norm", "float64", 7, 1e-10),
+    ),
+    "the mean is held still inside the variance": (
+        "moments.py",
+        "centred = x - broadcast_channels(mean, x, batch.where)",
+        "centred = x - tf.stop_gradient(broadcast_channels(mean, x, batch.where))",
+        lambda: test_the_second_derivative_is_that_of_central_differences("eager"),
     ),
     "NaN leaks through the mask": (
         "moments.py",

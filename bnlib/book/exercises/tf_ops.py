@@ -1,11 +1,13 @@
 """Checkers for the chapter on TensorFlow's functions."""
 
+import math
+
 import numpy as np
 
 from bnlib import batch_norm, batch_norm_inference
 from bnlib.book.exercises import NotYet, checker, close
 
-__all__ = ["biased", "channels_first", "old_call"]
+__all__ = ["biased", "channels_first", "layer", "step_time"]
 
 
 @checker
@@ -27,26 +29,6 @@ def biased(answer):
 
 
 @checker
-def old_call(answer):
-    """Check `answer(t, m, v, beta, gamma)`: the old call, without scale after normalization."""
-    rng = np.random.default_rng(0)
-    t = rng.normal(size=(4, 3))
-    m, v, beta, gamma = (rng.uniform(0.5, 2, 3) for _ in range(4))
-    mine = np.asarray(answer(t, m, v, beta, gamma), float)
-    if mine.shape != t.shape:
-        raise NotYet(f"t has shape {t.shape}; what you return has {mine.shape}.")
-    if close(mine, batch_norm_inference(t, m, v, gamma, beta)):
-        raise NotYet("Read its last argument again: is gamma used?")
-    if close(mine, batch_norm_inference(t, m, v, beta, gamma)):
-        raise NotYet("The old call has beta first, and gamma is not used here.")
-    if close(mine, batch_norm_inference(t, m, v, None, gamma)):
-        raise NotYet("The offset is beta. The old call has it before gamma.")
-    if not close(mine, batch_norm_inference(t, m, v, None, beta)):
-        raise NotYet("Normalise by m and v with an epsilon of 0.001, then add beta.")
-    return "With False, gamma was an argument that did nothing."
-
-
-@checker
 def channels_first(answer):
     """Check `answer(x, gamma, beta)` for x of shape `(N, C, H, W)`, with an epsilon of 0.001."""
     rng = np.random.default_rng(1)
@@ -63,3 +45,97 @@ def channels_first(answer):
     if not close(mine, batch_norm(x, gamma, beta, axis=1)[0], rtol=1e-5):
         raise NotYet("Which axes do the moments of a channel run over?")
     return "Width and channels were both 3, so a wrong axis would have given no error."
+
+
+@checker
+def step_time(answer):
+    """Check `answer(shape, bytes_each, bandwidth)`: the least seconds of a training step."""
+    shape, bandwidth = (7, 5, 3, 11), 13.0
+    once = math.prod(shape) * 4 / bandwidth
+    mine = answer(shape, 4, bandwidth)
+    if not np.isscalar(mine) and np.shape(mine) != ():
+        raise NotYet(f"Return one number; yours has shape {np.shape(mine)}.")
+    if mine is None:
+        raise NotYet("The function returns nothing so far.")
+    for times, words in [
+        (1, "That is the time to read x once."),
+        (2, "That is one pass: one read and one write."),
+        (3, "That is the forward pass. The backward pass comes after it."),
+        (4, "A pass is a read and a write: each of them takes its bytes."),
+        (5, "That is the backward pass alone."),
+        (32, "That is the two functions, one operation at a time; what is the least?"),
+    ]:
+        if close(mine, times * once):
+            raise NotYet(words)
+    if close(mine, 8 * once / 4):
+        raise NotYet("How many bytes has one value?")
+    if not close(mine, 8 * once):
+        raise NotYet("Bytes to read and write, over bytes in a second.")
+    if not close(answer(shape, 2, bandwidth), 4 * once):
+        raise NotYet("Right in float32. In float16 a value has 2 bytes.")
+    return "In float16 it is half of it, on every card."
+
+
+def _of(layer, *names):
+    """Return the values of a layer's variables; say which are missing."""
+    missing = [name for name in names if not hasattr(layer, name)]
+    if missing:
+        raise NotYet(f"The layer needs `self.{missing[0]}`.")
+    return [np.asarray(getattr(layer, name)).astype(float) for name in names]
+
+
+@checker
+def layer(answer):
+    """Check `answer(channels, momentum=..., epsilon=...)`: a `tf.Module`, `layer(x, training)`."""
+    import tensorflow as tf
+
+    rng = np.random.default_rng(0)
+    mean, scale = [3, -1, 100], [2, 0.5, 9]
+    batches = [rng.normal(mean, scale, (4, 3, 5, 3)).astype("f4") for _ in range(3)]
+    options = {"momentum": 0.75, "epsilon": 0.01}
+    mine = answer(3, **options)
+    start = _of(mine, "gamma", "beta", "moving_mean", "moving_variance")
+    if not all(map(close, start, ([1] * 3, [0] * 3, [0] * 3, [1] * 3))):
+        raise NotYet("gamma and moving_variance start at 1, the other two at 0.")
+    found = len(getattr(mine, "trainable_variables", ()))
+    if found != 2:
+        raise NotYet(
+            f"`trainable_variables` should hold gamma and beta; there are {found}. The "
+            "moving statistics are variables too, with trainable=False."
+        )
+    gamma, beta = np.array([2, -0.5, 1]), np.array([1, 10, -3])
+    mine.gamma.assign(gamma)
+    mine.beta.assign(beta)
+    step = tf.function(lambda x: mine(x, training=True))
+    moving, variance = np.zeros(3), np.ones(3)
+    for x in batches:
+        y = np.asarray(step(tf.constant(x)))
+        wide = x.astype(float)
+        right, now, spread = batch_norm(wide, gamma, beta, epsilon=0.01)
+        moving = 0.75 * moving + 0.25 * now
+        variance = 0.75 * variance + 0.25 * spread
+        if close(y, batch_norm(wide, beta, gamma, epsilon=0.01)[0], 1e-3):
+            raise NotYet("tf.nn.batch_normalization takes the offset before the scale.")
+        if close(y, batch_norm(wide, gamma, beta, epsilon=1e-3)[0], 1e-4):
+            raise NotYet("Use the epsilon that the layer is given.")
+        if y.shape != x.shape or not close(y, right, 1e-3):
+            raise NotYet("In training: the moments of each channel of this batch.")
+    got = _of(mine, "moving_mean", "moving_variance")
+    if close(got[0], np.zeros(3)):
+        raise NotYet("After three training steps the moving mean is still 0.")
+    if not close(got[0], moving, 1e-4):
+        raise NotYet(
+            "momentum weighs the old value; and every step counts, in a tf.function too."
+        )
+    if not close(got[1], variance, 1e-4):
+        raise NotYet("The mean moves rightly. And the variance?")
+    x = batches[0][:1]
+    y = np.asarray(mine(tf.constant(x), training=False))
+    right = batch_norm_inference(
+        x.astype(float), moving, variance, gamma, beta, epsilon=0.01
+    )
+    if not close(y, right, 1e-3):
+        raise NotYet("In inference: the moving statistics.")
+    if not all(map(close, got, _of(mine, "moving_mean", "moving_variance"))):
+        raise NotYet("Inference should leave the moving statistics alone.")
+    return "Two variables to train, two to remember, and one switch."
