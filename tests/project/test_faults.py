@@ -32,7 +32,7 @@ FAULTS = {
     "any change that mends roughly explains": (
         "conventions/_compare.py",
         "if error <= 3 * best]",
-        "if error <= 1e-2 * spread]",
+        "if error <= spread]",
         "test_conventions.py::test_explain_finds_the_change_that_mends_the_outputs",
     ),
     "Caffe's default epsilon is Keras's": (
