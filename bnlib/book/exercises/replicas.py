@@ -74,6 +74,10 @@ def exchange(answer):
         raise NotYet("A mean for each channel, and what else for each channel?")
     if few == 4 * 128:
         raise NotYet("Almost: and how many values stand behind the mean?")
+    if few == 4 * 128 + 1:
+        raise NotYet("Each row has its own count.")
+    if few == 8 * 4 * 129:
+        raise NotYet("Count numbers, not bytes.")
     if few == 4 * 3 * 64:
         raise NotYet("All channels of a replica have the same count.")
     if (few, many, wide) != (4 * 129, 8 * 129, 4 * 257):
@@ -98,7 +102,7 @@ def checkpoint(answer):
         raise NotYet("Some numbers are still missing.")
     for name, expected in right.items():
         value = float(answer[name])
-        if np.isclose(value, expected):
+        if np.isclose(value, expected, rtol=5e-3):  # three digits are enough
             continue
         if "synchronised" in name:
             if np.isclose(value, own.mean()):
@@ -111,4 +115,4 @@ def checkpoint(answer):
         if np.isclose(value, own[0]):
             raise NotYet(f"{name}: this layer does not keep the first copy alone.")
         raise NotYet(f"{name}: take one variance for each replica first.")
-    return "Replica 0's; the average of four; and twice that of the whole batch."
+    return "Replica 0's; the average of four; and for both others that of all eight values."
