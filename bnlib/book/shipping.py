@@ -5,9 +5,11 @@ in bytes of what was written (0 where nothing is). "Shipping a model" shows and 
 `benchmarks/shipping.py` stores what they gave, those that need another package included.
 """
 
+import contextlib
 import os
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +29,7 @@ __all__ = [
     "mixed",
     "on_backend",
     "onnx",
+    "operations",
     "saved_model",
     "size",
     "weights_file",
@@ -100,8 +103,9 @@ def _through_lite(model, inputs, folder, examples):
         converter.representative_dataset = lambda: (
             [examples[k : k + 1]] for k in range(len(examples))
         )
-    flat = converter.convert()
-    interpreter = tf.lite.Interpreter(model_content=flat)
+    with _quiet():
+        flat = converter.convert()
+        interpreter = tf.lite.Interpreter(model_content=flat)
     (taken,), (given,) = (
         interpreter.get_input_details(),
         interpreter.get_output_details(),
@@ -111,6 +115,34 @@ def _through_lite(model, inputs, folder, examples):
     interpreter.set_tensor(taken["index"], inputs)
     interpreter.invoke()
     return interpreter.get_tensor(given["index"]), len(flat)
+
+
+def operations(model: Any, folder: Path) -> list[str]:
+    """List the kinds of operations in the TFLite file of a model, sorted."""
+    model.export(folder / "for_operations", verbose=False)
+    source = str(folder / "for_operations")
+    plain = tf.lite.experimental.OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
+    with _quiet():
+        flat = tf.lite.TFLiteConverter.from_saved_model(source).convert()
+        interpreter = tf.lite.Interpreter(
+            model_content=flat, experimental_op_resolver_type=plain
+        )
+    return sorted({each["op_name"] for each in interpreter._get_ops_details()})
+
+
+@contextlib.contextmanager
+def _quiet():
+    """Keep away what the converter writes to stderr, some of it from C++."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    with open(os.devnull, "w") as nowhere, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        os.dup2(nowhere.fileno(), 2)
+        try:
+            yield
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
 
 
 def onnx(model: Any, inputs: np.ndarray, folder: Path) -> tuple[np.ndarray, int]:
