@@ -162,7 +162,7 @@ def on_backend(
     """Save to a `.keras` file, and run it on another backend of Keras, without `bnlib`.
 
     Raises:
-        RuntimeError: with the last lines of what the other process said, where it failed.
+        RuntimeError: with what the other process said, where it failed.
     """
     file, given, back = (folder / name for name in ("m.keras", "in.npy", "out.npy"))
     model.save(file)
@@ -175,7 +175,7 @@ def on_backend(
         check=False,
     )
     if done.returncode:
-        raise RuntimeError(done.stderr[-2000:])
+        raise RuntimeError(done.stderr)
     return np.load(back), size(file)
 
 

@@ -17,6 +17,8 @@ from bnlib.book.exercises import axes as on_axes
 from bnlib.book.exercises import conventions as on_conventions
 from bnlib.book.exercises import gradient as on_gradient
 from bnlib.book.exercises import keras as on_keras
+from bnlib.book.exercises import shipping as on_shipping
+from bnlib.book.exercises import wild as on_wild
 from bnlib.book.exercises import layer as on_layer
 from bnlib.book.exercises import moments as on_moments
 from bnlib.book.exercises import network as on_network
@@ -817,11 +819,31 @@ ANSWERS = [
     (on_keras.shared, (29, 4), "swapped"),
     (on_keras.shared, (4, 104), "variance of the two means"),
     (on_keras.shared, 4, "two numbers"),
+    # appendix
+    (on_wild.momentum, 0.99 ** (1 / 16), "Correct. Sixteen"),
+    (on_wild.momentum, 0.99, "leave 0.85"),
+    (on_wild.momentum, 0.99**16, "The other way: yours"),
+    (on_wild.momentum, 0.84, "smaller than hers"),
+    (on_wild.momentum, 0.999, "as much as one of hers"),
+    (on_wild.momentum, 16, "between 0 and 1"),
+    (on_shipping.compare, lambda m, c: _compare(m, c), "Correct. It refuses three"),
+    (on_shipping.compare, lambda m, c: _compare(m, c, False), "forgets the statistics"),
+    (on_shipping.compare, lambda m, c: False, "changes nothing is refused"),
+    (on_shipping.compare, lambda m, c: None, "True or False"),
 ]
 
 
 def _used(x, mean, variance, gamma, beta):
     return (x - mean) / np.sqrt(variance + 1e-3) * gamma + beta
+
+
+def _compare(model, convert, drawn=True):
+    rng = np.random.default_rng(0)
+    norm, inputs = model.layers[1], rng.normal(size=(32, 4))
+    if drawn:
+        drawn = [rng.normal(size=3) for _ in range(3)]
+        norm.set_weights([*drawn, rng.uniform(0.005, 0.02, 3)])
+    return np.allclose(model(inputs), convert(model)(inputs), atol=1e-4)
 
 
 def _freeze(model, deep=True):
