@@ -1,4 +1,4 @@
-"""Train critics with a gradient penalty, each with another norm layer, and store what became of them.
+"""Train critics with a gradient penalty, each with another norm layer, and store the results.
 
 A WGAN-GP critic on points in the plane. The penalty asks for gradients of norm 1. Keras's batch
 norm has a wrong second derivative; ours has the right one; layer norm keeps examples apart.

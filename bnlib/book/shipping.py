@@ -1,7 +1,7 @@
 """Ways to ship a Keras model, each as one function that ships it and reads it back.
 
-A way takes the model, inputs and an empty folder, and gives the outputs that come back, and the size
-in bytes of what was written (0 where nothing is). "Shipping a model" shows and runs them;
+A way takes the model, inputs and an empty folder, and gives the outputs that come back, and the
+size in bytes of what was written (0 where nothing is). "Shipping a model" shows and runs them;
 `benchmarks/shipping.py` stores what they gave, those that need another package included.
 """
 

@@ -17,16 +17,16 @@ from bnlib.book.exercises import axes as on_axes
 from bnlib.book.exercises import conventions as on_conventions
 from bnlib.book.exercises import gradient as on_gradient
 from bnlib.book.exercises import keras as on_keras
-from bnlib.book.exercises import shipping as on_shipping
-from bnlib.book.exercises import wild as on_wild
 from bnlib.book.exercises import layer as on_layer
 from bnlib.book.exercises import moments as on_moments
 from bnlib.book.exercises import network as on_network
 from bnlib.book.exercises import parameters as on_parameters
 from bnlib.book.exercises import population as on_population
 from bnlib.book.exercises import replicas as on_replicas
+from bnlib.book.exercises import shipping as on_shipping
 from bnlib.book.exercises import tf_ops as on_tf_ops
 from bnlib.book.exercises import transform as on_transform
+from bnlib.book.exercises import wild as on_wild
 from bnlib.book.network import Activation, Conv2D, Dense, Network, recalibrate
 
 
