@@ -24,8 +24,10 @@ from bnlib.book.exercises import network as on_network
 from bnlib.book.exercises import parameters as on_parameters
 from bnlib.book.exercises import population as on_population
 from bnlib.book.exercises import replicas as on_replicas
+from bnlib.book.exercises import shipping as on_shipping
 from bnlib.book.exercises import tf_ops as on_tf_ops
 from bnlib.book.exercises import transform as on_transform
+from bnlib.book.exercises import wild as on_wild
 from bnlib.book.network import Activation, Conv2D, Dense, Network, recalibrate
 from bnlib.book.tf_network import PlainNorm
 
@@ -956,6 +958,17 @@ ANSWERS = [
     (on_keras.shared, (29, 4), "swapped"),
     (on_keras.shared, (4, 104), "variance of the two means"),
     (on_keras.shared, 4, "two numbers"),
+    # appendix
+    (on_wild.momentum, 0.99 ** (1 / 16), "Correct. Sixteen"),
+    (on_wild.momentum, 0.99, "leave 0.85"),
+    (on_wild.momentum, 0.99**16, "The other way: yours"),
+    (on_wild.momentum, 0.84, "smaller than hers"),
+    (on_wild.momentum, 0.999, "as much as one of hers"),
+    (on_wild.momentum, 16, "between 0 and 1"),
+    (on_shipping.compare, lambda m, c: _compare(m, c), "Correct. It refuses three"),
+    (on_shipping.compare, lambda m, c: _compare(m, c, False), "forgets the statistics"),
+    (on_shipping.compare, lambda m, c: False, "changes nothing is refused"),
+    (on_shipping.compare, lambda m, c: None, "True or False"),
 ]
 
 
@@ -996,6 +1009,15 @@ def _renewed(model, x, *, back=True, first=False):
 def _trained(model, x):
     model.compile("sgd", "mse")
     model.fit(x, x[:, :3], verbose=0)
+
+
+def _compare(model, convert, drawn=True):
+    rng = np.random.default_rng(0)
+    norm, inputs = model.layers[1], rng.normal(size=(32, 4))
+    if drawn:
+        drawn = [rng.normal(size=3) for _ in range(3)]
+        norm.set_weights([*drawn, rng.uniform(0.005, 0.02, 3)])
+    return np.allclose(model(inputs), convert(model)(inputs), atol=1e-4)
 
 
 def _pooled(mean_a, variance_a, n_a, mean_b, variance_b, n_b):
