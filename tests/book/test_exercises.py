@@ -849,6 +849,7 @@ ANSWERS = [
     (on_conventions.convert, lambda s, e: _converted(s, e**2), "variance + eps"),
     # tf_ops
     (on_tf_ops.biased, lambda v, n: v * (n - 1) / n, "Correct. The same"),
+    (on_tf_ops.biased, lambda v, n: None, "returns nothing"),
     (on_tf_ops.biased, lambda v, n: 1.25, "shape ()"),
     (on_tf_ops.biased, lambda v, n: v, "Which factor"),
     (on_tf_ops.biased, lambda v, n: v * n / (n - 1), "take it out"),
@@ -868,6 +869,13 @@ ANSWERS = [
     ),
     (on_tf_ops.channels_first, lambda x, g, b: x, "Which axes"),
     (
+        on_tf_ops.channels_first,
+        lambda x, g, b: (
+            (x - x.mean((0, 2, 3))) / np.sqrt(x.var((0, 2, 3)) + 1e-3) * g + b
+        ),
+        "The axes are right",
+    ),
+    (
         on_tf_ops.step_time,
         lambda s, n, b: 8 * np.prod(s) * n / b,
         "Correct. In float16",
@@ -883,6 +891,8 @@ ANSWERS = [
         lambda s, n, b: 5 * np.prod(s) * n / b,
         "backward pass alone",
     ),
+    (on_tf_ops.step_time, lambda s, n, b: 6 * np.prod(s) * n / b, "Two reads"),
+    (on_tf_ops.step_time, lambda s, n, b: 7 * np.prod(s) * n / b, "One read"),
     (on_tf_ops.step_time, lambda s, n, b: 32 * np.prod(s) * n / b, "what is the least"),
     (on_tf_ops.step_time, lambda s, n, b: 8 * np.prod(s) / b, "one pass"),
     (on_tf_ops.step_time, lambda s, n, b: b, "over bytes in a second"),
