@@ -73,7 +73,7 @@ def suspect():
 
 @checker
 def wrong_parameter(answer):
-    """Check `(layer, field, values)`: the wrong layer of `suspect()`, its field, the right values."""
+    """Check `(layer, field, values)`: the wrong layer of `suspect()`, its field, its values."""
     if not isinstance(answer, (tuple, list)) or len(answer) != 3:
         raise NotYet(
             'The answer should be a layer, a field and its values: ("bn1", "beta", [...]).'
