@@ -1,6 +1,6 @@
 """Ship the book's convolutional network in every way, and store how much the logits differ.
 
-It needs what the book does not: `pip install tf2onnx onnxruntime jax torch`. A way that fails is
+It needs what the book does not: tf2onnx, onnxruntime, jax and torch. A way that fails is
 stored with the first words of its error.
 
     python benchmarks/shipping.py [--seeds 3] [--json bnlib/book/stored/shipping.json]

@@ -45,14 +45,30 @@ np.save(outputs, model.predict(np.load(inputs), verbose=0))
 
 
 def size(path: str | os.PathLike[str]) -> int:
-    """Count the bytes of a file, or of all files in a folder."""
+    """Count the bytes of a file, or of all files in a folder.
+
+    Args:
+        path: of the file or folder.
+
+    Returns:
+        The bytes.
+    """
     path = Path(path)
     files = [path] if path.is_file() else path.rglob("*")
     return sum(each.stat().st_size for each in files if each.is_file())
 
 
 def keras_file(model: Any, inputs: np.ndarray, folder: Path) -> tuple[np.ndarray, int]:
-    """Save to a `.keras` file, and load it."""
+    """Save to a `.keras` file, and load it.
+
+    Args:
+        model: the model.
+        inputs: what to run it on.
+        folder: an empty one.
+
+    Returns:
+        The outputs that came back, and the size in bytes.
+    """
     file = folder / "model.keras"
     model.save(file)
     return keras.models.load_model(file).predict(inputs, verbose=0), size(file)
@@ -61,7 +77,16 @@ def keras_file(model: Any, inputs: np.ndarray, folder: Path) -> tuple[np.ndarray
 def weights_file(
     model: Any, inputs: np.ndarray, folder: Path
 ) -> tuple[np.ndarray, int]:
-    """Save the weights alone, and load them into a model with other weights."""
+    """Save the weights alone, and load them into a model with other weights.
+
+    Args:
+        model: the model.
+        inputs: what to run it on.
+        folder: an empty one.
+
+    Returns:
+        The outputs that came back, and the size in bytes.
+    """
     file = folder / "model.weights.h5"
     model.save_weights(file)
     other = keras.models.clone_model(model)
@@ -70,14 +95,32 @@ def weights_file(
 
 
 def saved_model(model: Any, inputs: np.ndarray, folder: Path) -> tuple[np.ndarray, int]:
-    """Export a SavedModel, which TensorFlow loads without Keras or `bnlib`."""
+    """Export a SavedModel, which TensorFlow loads without Keras or `bnlib`.
+
+    Args:
+        model: the model.
+        inputs: what to run it on.
+        folder: an empty one.
+
+    Returns:
+        The outputs that came back, and the size in bytes.
+    """
     model.export(folder / "saved", verbose=False)
     loaded = tf.saved_model.load(str(folder / "saved"))
     return loaded.serve(inputs).numpy(), size(folder / "saved")
 
 
 def lite(model: Any, inputs: np.ndarray, folder: Path) -> tuple[np.ndarray, int]:
-    """Convert to TFLite, in float32."""
+    """Convert to TFLite, in float32.
+
+    Args:
+        model: the model.
+        inputs: what to run it on.
+        folder: an empty one.
+
+    Returns:
+        The outputs that came back, and the size in bytes.
+    """
     return _through_lite(model, inputs, folder, None)
 
 
@@ -91,6 +134,9 @@ def lite_int8(
         inputs: what to run it on.
         folder: an empty one.
         examples: inputs such as it will meet, which set the range of each activation.
+
+    Returns:
+        The outputs that came back, and the size in bytes.
     """
     return _through_lite(model, inputs, folder, examples)
 
@@ -118,7 +164,15 @@ def _through_lite(model, inputs, folder, examples):
 
 
 def operations(model: Any, folder: Path) -> list[str]:
-    """List the kinds of operations in the TFLite file of a model, sorted."""
+    """List the kinds of operations in the TFLite file of a model, sorted.
+
+    Args:
+        model: the model.
+        folder: an empty one.
+
+    Returns:
+        Their names.
+    """
     model.export(folder / "for_operations", verbose=False)
     source = str(folder / "for_operations")
     plain = tf.lite.experimental.OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
@@ -146,7 +200,16 @@ def _quiet():
 
 
 def onnx(model: Any, inputs: np.ndarray, folder: Path) -> tuple[np.ndarray, int]:
-    """Export to ONNX, and run that with onnxruntime; needs tf2onnx and onnxruntime."""
+    """Export to ONNX, and run that with onnxruntime; needs tf2onnx and onnxruntime.
+
+    Args:
+        model: the model.
+        inputs: what to run it on.
+        folder: an empty one.
+
+    Returns:
+        The outputs that came back, and the size in bytes.
+    """
     import onnxruntime
 
     file = folder / "model.onnx"
@@ -160,6 +223,15 @@ def on_backend(
     model: Any, inputs: np.ndarray, folder: Path, backend: str
 ) -> tuple[np.ndarray, int]:
     """Save to a `.keras` file, and run it on another backend of Keras, without `bnlib`.
+
+    Args:
+        model: the model.
+        inputs: what to run it on.
+        folder: an empty one.
+        backend: "jax" or "torch", which must be installed.
+
+    Returns:
+        The outputs that came back, and the size in bytes.
 
     Raises:
         RuntimeError: with what the other process said, where it failed.
@@ -180,12 +252,30 @@ def on_backend(
 
 
 def compiled(model: Any, inputs: np.ndarray, folder: Path) -> tuple[np.ndarray, int]:
-    """Run it compiled by XLA; nothing is written."""
+    """Run it compiled by XLA; nothing is written.
+
+    Args:
+        model: the model.
+        inputs: what to run it on.
+        folder: an empty one.
+
+    Returns:
+        The outputs that came back, and the size in bytes.
+    """
     return tf.function(model, jit_compile=True)(inputs).numpy(), 0
 
 
 def mixed(model: Any, inputs: np.ndarray, folder: Path) -> tuple[np.ndarray, int]:
-    """Run it under the policy "mixed_bfloat16": the same weights, computing in 16 bits."""
+    """Run it under the policy "mixed_bfloat16": the same weights, computing in 16 bits.
+
+    Args:
+        model: the model.
+        inputs: what to run it on.
+        folder: an empty one.
+
+    Returns:
+        The outputs that came back, and the size in bytes.
+    """
 
     def under_policy(layer):
         config = layer.get_config()

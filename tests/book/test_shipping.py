@@ -1,10 +1,10 @@
-"""The ways to ship, and the critic: each gives back what went in."""
+"""The ways to ship: each gives back what went in."""
 
 import keras
 import numpy as np
 import pytest
 
-from bnlib.book import critic, shipping
+from bnlib.book import shipping
 from bnlib.keras import BatchNormalization
 
 WAYS = [
@@ -58,18 +58,3 @@ def test_eight_bits_and_sixteen_are_near(model, inputs, tmp_path):
     for outputs in (narrow, mixed):
         off = np.abs(outputs - expected).max() / largest
         assert 0 < off < 0.05
-
-
-def test_the_penalty_of_a_linear_critic_is_known():
-    model = keras.Sequential(
-        [keras.Input((2,)), keras.layers.Dense(1, dtype="float64")]
-    )
-    model.layers[0].set_weights([np.array([[3.0], [4.0]]), np.zeros(1)])
-    batch = critic.points(np.random.default_rng(0))
-    gap, penalty, norm = critic.losses(model, batch)
-    assert float(norm) == pytest.approx(5)
-    assert float(penalty) == pytest.approx(16)
-    line = np.array([3.0, 4.0])
-    assert float(gap) == pytest.approx(
-        (batch.fake @ line).mean() - (batch.real @ line).mean()
-    )
