@@ -339,6 +339,13 @@ def _saved(*variances):
     return dict(zip(names, variances, strict=True))
 
 
+def _lost_gamma():
+    """Return gamma of the layer that lost it, from the ratio of its outputs."""
+    recorded, suspects = on_conventions.suspect()
+    (x, y), wrong = recorded["bn3"], suspects["bn3"]
+    return (y[0] - wrong.beta) / (wrong.inference(x)[0] - wrong.beta)
+
+
 ANSWERS = [
     (on_moments.batch_size, 400, "Correct. With 400 values"),
     (on_moments.batch_size, 1600, "starts from the mean"),
@@ -792,27 +799,29 @@ ANSWERS = [
     (on_conventions.momentum, lambda theirs: theirs, "weight of the new value"),
     (on_conventions.momentum, lambda theirs: 9 * theirs, "their sum"),
     (on_conventions.momentum, lambda theirs: 1 - (theirs or 0), "becomes of None"),
+    (on_conventions.momentum, lambda theirs: 1 - theirs, "becomes of None"),
     (on_conventions.caffe, lambda m, v, w: _divided(m, v, w), "Correct. As Caffe"),
     (on_conventions.caffe, lambda m, v, w: None, "returns nothing"),
     (on_conventions.caffe, lambda m, v, w: (m, v), "what was their weight"),
     (on_conventions.caffe, lambda m, v, w: (m / w, v / w**2), "divided by the factor"),
     (on_conventions.caffe, lambda m, v, w: (m / w, v / w), "factor 0"),
     (
-        on_conventions.without_gamma,
-        lambda g, b, k: (b / g, g[:, None] * k),
-        "Correct. For a negative",
+        on_conventions.caffe,
+        lambda m, v, w: (m / 8, v / 8),
+        "divided by the factor",
     ),
-    (on_conventions.without_gamma, lambda g, b, k: None, "return two arrays"),
-    (on_conventions.without_gamma, lambda g, b, k: (b, g[:, None] * k), "Beta changes"),
-    (on_conventions.without_gamma, lambda g, b, k: (b * g, k), "Beta is off"),
-    (on_conventions.without_gamma, lambda g, b, k: (b / g, k), "rows are its inputs"),
-    (on_conventions.wrong_parameter, ("bn3", "epsilon"), "Correct. A wrong epsilon"),
-    (on_conventions.wrong_parameter, "bn3", "two names"),
-    (on_conventions.wrong_parameter, ("conv", "epsilon"), "bn1, bn2 and bn3"),
-    (on_conventions.wrong_parameter, ("bn1", "epsilon"), "Which layer does not"),
-    (on_conventions.wrong_parameter, ("bn3", "eps"), "no field of BNParams"),
-    (on_conventions.wrong_parameter, ("bn3", "momentum"), "does not show in outputs"),
-    (on_conventions.wrong_parameter, ("bn3", "gamma"), "all channels alike"),
+    (
+        on_conventions.wrong_parameter,
+        ("bn3", "gamma", _lost_gamma()),
+        "Correct. With this gamma",
+    ),
+    (on_conventions.wrong_parameter, ("bn3", "gamma"), "a layer, a field"),
+    (on_conventions.wrong_parameter, ("conv", "gamma", 0), "bn1, bn2 and bn3"),
+    (on_conventions.wrong_parameter, ("bn1", "gamma", 0), "Which layer does not"),
+    (on_conventions.wrong_parameter, ("bn3", "eps", 0), "no field of BNParams"),
+    (on_conventions.wrong_parameter, ("bn3", "momentum", 0), "not show in outputs"),
+    (on_conventions.wrong_parameter, ("bn3", "beta", 0), "that of a new layer"),
+    (on_conventions.wrong_parameter, ("bn3", "gamma", [1.0] * 4), "what is the ratio"),
     (on_conventions.convert, lambda s, e: _converted(s, e), "Correct. The outputs"),
     (on_conventions.convert, lambda s, e: None, "three lists"),
     (on_conventions.convert, lambda s, e: ([], [], []), "1, 4 and 2 arrays"),
