@@ -203,11 +203,10 @@ def imitate(processor, subject, *options):
 
 def show_table(file=None):
     """Print, and store, the worst errors of each subject on each processor that matters to it."""
+    from core import surroundings
     from rich.console import Console
     from rich.progress import track
     from rich.table import Table
-
-    from bnlib.book.timing import surroundings
 
     console, stored = Console(width=110), {}
     table = Table("processor", "subject", "y", "mean", "variance", title="worst errors")

@@ -162,7 +162,7 @@ def one_run(name, size, rate, decay, seed, epsilon=1e-5, epochs=EPOCHS):
 
 
 def main():
-    from bnlib.book.timing import surroundings  # beside this file
+    from core import surroundings  # beside this file
 
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", type=int, default=3)

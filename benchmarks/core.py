@@ -15,7 +15,8 @@ from candidates import CANDIDATES, PHASES, Batch
 from rich.console import Console
 from rich.table import Table
 
-from bnlib.book.timing import in_turn, surroundings
+from bnlib.book import timing
+from bnlib.book.timing import in_turn
 
 SHAPES = {
     "(32, 32)": ((32, 32), -1),
@@ -66,6 +67,14 @@ def table(title, found):
             name, *cells, style="bold" if name.startswith("bnlib") else None
         )
     return columns
+
+
+def surroundings():
+    """Tell what the figures depend on, with the model of the processor where Linux tells it."""
+    about, file = timing.surroundings(), Path("/proc/cpuinfo")
+    lines = file.read_text().splitlines() if file.exists() else []
+    models = (line.split(": ")[1] for line in lines if line.startswith("model name"))
+    return about | {"cpu": next(models, about["cpu"])}
 
 
 def main():

@@ -18,13 +18,13 @@ os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")  # before core has its own wish
 
 import tensorflow as tf
+from core import surroundings
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
 from bnlib.book.convnet import as_images
 from bnlib.book.tf_network import Deep, PlainNorm, deep_in_keras, right, singly, train
-from bnlib.book.timing import surroundings
 
 STEPS, RATE = 150, 0.002
 NETWORKS = {

@@ -21,10 +21,11 @@ os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
 import keras
 import numpy as np
 import tensorflow as tf
+from core import surroundings
 from rich.console import Console
 from rich.table import Table
 
-from bnlib.book.timing import in_turn, surroundings
+from bnlib.book.timing import in_turn
 from bnlib.keras import BatchNormalization
 
 LAYERS = {"ours": BatchNormalization, "Keras": keras.layers.BatchNormalization}

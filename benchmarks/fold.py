@@ -17,11 +17,12 @@ os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
 
 import numpy as np
 import tensorflow as tf
+from core import surroundings
 from rich.console import Console
 from rich.table import Table
 
 from bnlib import fold
-from bnlib.book.timing import in_turn, surroundings
+from bnlib.book.timing import in_turn
 
 DEPTH, SHAPE = 6, (8, 56, 56, 64)
 

@@ -91,7 +91,7 @@ def main():
     if options.one:
         sys.stdout.write("\n" + json.dumps(measure(options.seeds)))
         return
-    from bnlib.book.timing import surroundings
+    from core import surroundings
 
     stored = {"surroundings": surroundings(), "distances": DISTANCES}
     for setting in ("0", "1"):

@@ -14,6 +14,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+from core import surroundings
 
 from bnlib import BatchNorm, Population, moments
 from bnlib.book.data import digits
@@ -24,7 +25,6 @@ from bnlib.book.network import (
     softmax_cross_entropy,
     train,
 )
-from bnlib.book.timing import surroundings
 
 GRID = [0, 0.5, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.999]
 ENDS = [100, 300, 2000, 8000]

@@ -20,13 +20,13 @@ os.environ.setdefault("KERAS_BACKEND", "tensorflow")  # before core has its own 
 
 import numpy as np
 import tensorflow as tf
+from core import surroundings
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
 from bnlib import tf_ops
 from bnlib.book.kernels import graph_traffic, xla_traffic
-from bnlib.book.timing import surroundings
 
 SHAPE, EPSILON = (32, 56, 56, 64), 1e-3
 

@@ -113,7 +113,7 @@ def longer(data, best):
 
 
 def main():
-    from bnlib.book.timing import surroundings
+    from core import surroundings
 
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", type=int, default=8)

@@ -109,7 +109,7 @@ def debiased(slim):
 
 
 def main():
-    from bnlib.book.timing import surroundings  # beside this file
+    from core import surroundings  # beside this file
 
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--json", type=Path, default=STORED, help="store it here")

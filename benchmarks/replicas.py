@@ -31,10 +31,11 @@ os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
 import keras
 import numpy as np
 import tensorflow as tf
+from core import surroundings
 from rich.progress import track
 
 from bnlib.book.convnet import as_images, convolutional
-from bnlib.book.timing import in_turn, surroundings
+from bnlib.book.timing import in_turn
 from bnlib.keras import BatchNormalization
 from bnlib.replicas import mirrored, per_replica, train_step
 from bnlib.tf_ops import _float64

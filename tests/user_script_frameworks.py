@@ -44,6 +44,8 @@ def between_frameworks(module: Any, values: dict[str, Any]) -> bnlib.BatchNorm:
     params = conventions.from_onnx(conventions.to_onnx(params, opset=15), opset=15)
     values = conventions.to_torch(params, lose={"bessel"})
     row: conventions.Convention = conventions.CONVENTIONS[0]
-    print(values, params.inference(np.ones((3, 2))), row.keep)
+    wrong: list[str] = conventions.compare({"bn1": params}, {"bn1": params})
+    wrong += conventions.explain(params, np.ones((3, 2)), np.ones((3, 2)), rtol=1e-4)
+    print(wrong, values, params.inference(np.ones((3, 2))), row.keep)
     print(conventions.variance_factor(32, source=True, target=False))
     return params.layer()

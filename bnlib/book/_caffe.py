@@ -41,7 +41,11 @@ SCHEMA = {
 
 @functools.cache
 def message() -> Any:
-    """Make the class `NetParameter`."""
+    """Make the class `NetParameter`.
+
+    Returns:
+        The class of protobuf messages.
+    """
     file = descriptor_pb2.FileDescriptorProto(
         name="bnlib_caffe.proto", package="bnlib_caffe", syntax="proto2"
     )

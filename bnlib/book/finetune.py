@@ -61,7 +61,11 @@ class Tuned(keras.Model):
 
 
 def freeze_batch_norm(model: Any) -> None:
-    """Freeze each batch norm layer of a model, and of the models within it. Compile afterwards."""
+    """Freeze each batch norm layer of a model, and of the models within it. Compile afterwards.
+
+    Args:
+        model: a Keras model; its layers' `trainable` is set.
+    """
     for layer in model.layers:
         if isinstance(layer, keras.layers.BatchNormalization):
             layer.trainable = False
@@ -111,7 +115,16 @@ def examples(domain: str, n: int = 60, *, seed: int = 0) -> tuple[np.ndarray, ..
 
 
 def accuracy(model: Any, x: np.ndarray, y: np.ndarray) -> float:
-    """Return the share of the images that a model gets right in inference."""
+    """Return the share of the images that a model gets right in inference.
+
+    Args:
+        model: a classifier.
+        x: images.
+        y: their labels.
+
+    Returns:
+        A number from 0 to 1.
+    """
     logits = model(x, training=False)
     return float(np.mean(np.argmax(logits, axis=1) == y))
 
@@ -120,6 +133,13 @@ def with_new_statistics(model: Any, x: np.ndarray) -> Any:
     """Return a copy of a model whose moving statistics are those of `x`, all else as it was.
 
     No labels are needed. All of `x` is one batch, taken in with momentum 0.
+
+    Args:
+        model: a Keras model with batch norm.
+        x: the examples, used as one batch.
+
+    Returns:
+        The copy.
     """
     copy = _copy(model)
     norms = [

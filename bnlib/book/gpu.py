@@ -29,7 +29,10 @@ COPY = "copy of x"
 
 
 def device() -> str:
-    """Return the name of the first GPU that TensorFlow sees, or "/CPU:0".
+    """Name the first GPU that TensorFlow sees.
+
+    Returns:
+        "/GPU:0", or "/CPU:0" where there is none.
 
     >>> device() in ("/GPU:0", "/CPU:0")
     True

@@ -53,6 +53,9 @@ def graph_traffic(function: Callable[..., Any], *arguments: Any) -> Traffic:
         function: of tensors.
         *arguments: tensors, the first of which says what is large.
 
+    Returns:
+        The `Traffic`.
+
     >>> graph_traffic(lambda x: tf.nn.relu(x) * x, tf.ones([4, 3]))
     Traffic(reads=3, writes=2)
     """
@@ -70,6 +73,9 @@ def xla_traffic(function: Callable[..., Any], *arguments: Any) -> Traffic:
     Args:
         function: of tensors.
         *arguments: tensors, the first of which says what is large.
+
+    Returns:
+        The `Traffic`.
 
     Raises:
         RuntimeError: when XLA's text has another form than the one that is read here.
@@ -114,6 +120,9 @@ def kernels_run(function: Callable[..., Any], *arguments: Any) -> Counter[str]:
         function: of tensors: plain Python, a `tf.function`, or one with `jit_compile=True`, whose
             fused kernels have names that end in "fusion".
         *arguments: what it is called with.
+
+    Returns:
+        How often each kernel ran, by name.
 
     >>> kernels_run(tf.function(tf.nn.relu), tf.ones([4, 3]))["Relu"]
     1

@@ -35,7 +35,15 @@ HALVES = 6, 12  # the layers of the deep network that have stride 2
 
 
 class PlainNorm(tf.Module):
-    """Batch norm of TensorFlow's two functions, as the chapter builds it."""
+    """Batch norm of TensorFlow's two functions, as the chapter builds it.
+
+    Args:
+        channels: on the last axis.
+        dtype: of everything.
+        momentum: weight of the old average.
+        epsilon: guard inside the root.
+        update: whether training updates the moving statistics.
+    """
 
     def __init__(
         self,
@@ -45,16 +53,7 @@ class PlainNorm(tf.Module):
         momentum: float = 0.9,
         epsilon: float = 1e-3,
         update: bool = True,
-    ):
-        """Make the variables.
-
-        Args:
-            channels: on the last axis.
-            dtype: of everything.
-            momentum: weight of the old average.
-            epsilon: guard inside the root.
-            update: whether training updates the moving statistics.
-        """
+    ) -> None:
         super().__init__()
         self.momentum, self.epsilon, self.update = momentum, epsilon, update
         self.gamma = tf.Variable(tf.ones(channels, dtype))
@@ -93,7 +92,10 @@ class PlainNorm(tf.Module):
 
 
 class FusedNorm(PlainNorm):
-    """The same by the fused kernel, for images; the kernel works out the moving statistics."""
+    """The same by the fused kernel, for images; the kernel works out the moving statistics.
+
+    Args: as `PlainNorm`.
+    """
 
     def in_training(self, x: Any) -> Any:
         """Normalise by the batch's statistics, and remember them."""
@@ -122,7 +124,10 @@ class FusedNorm(PlainNorm):
 
 
 class SafeNorm(PlainNorm):
-    """The same by `bnlib.tf_ops`."""
+    """The same by `bnlib.tf_ops`.
+
+    Args: as `PlainNorm`.
+    """
 
     def in_training(self, x: Any) -> Any:
         """Normalise by the batch's statistics, and remember them."""
@@ -141,7 +146,14 @@ class SafeNorm(PlainNorm):
 
 
 class Network(tf.Module):
-    """The book's convolutional network, from the start weights of the one in NumPy."""
+    """The book's convolutional network, from the start weights of the one in NumPy.
+
+    Args:
+        norm: see above.
+        seed: of the weights.
+        dtype: of everything.
+        first: whether a batch norm stands on the input too.
+    """
 
     def __init__(
         self,
@@ -149,15 +161,7 @@ class Network(tf.Module):
         seed: int = 0,
         dtype: str = "float64",
         first: bool = False,
-    ):
-        """Make the variables.
-
-        Args:
-            norm: see above.
-            seed: of the weights.
-            dtype: of everything.
-            first: whether a batch norm stands on the input too.
-        """
+    ) -> None:
         super().__init__()
         twin = network.convolutional(seed, None)
         convs = [each for each in twin.layers if isinstance(each, network.Conv2D)]
@@ -185,6 +189,13 @@ class Deep(tf.Module):
     """A deep network after Udacity's lesson: 19 convolutions, 100 units, ten logits.
 
     Layer k has `width * k` channels; layers 6 and 12 have stride 2.
+
+    Args:
+        norm: see above; None for none, and a bias in each layer.
+        seed: of the weights.
+        deviation: of the weights; None is He's, `sqrt(2 / inputs)`.
+        width: how many channels each layer has more than the one before.
+        dtype: of everything.
     """
 
     def __init__(
@@ -194,16 +205,7 @@ class Deep(tf.Module):
         deviation: float | None = 0.05,
         width: int = 2,
         dtype: str = "float32",
-    ):
-        """Make the variables.
-
-        Args:
-            norm: see above; None for none, and a bias in each layer.
-            seed: of the weights.
-            deviation: of the weights; None is He's, `sqrt(2 / inputs)`.
-            width: how many channels each layer has more than the one before.
-            dtype: of everything.
-        """
+    ) -> None:
         super().__init__()
         rng, channels = np.random.default_rng(seed), 1
         self.kernels, self.strides, self.norms = [], [], []
@@ -246,7 +248,17 @@ def _weights(rng, shape, deviation, dtype):
 def deep_in_keras(
     normalized: bool, seed: int = 0, momentum: float = 0.9, width: int = 2
 ) -> Any:
-    """Make the network of `Deep` of Keras's layers, with its start weights of deviation 0.05."""
+    """Make the network of `Deep` of Keras's layers, with its start weights of deviation 0.05.
+
+    Args:
+        normalized: whether it has batch norm.
+        seed: of the weights.
+        momentum: of the batch norm layers.
+        width: how many channels each layer has more than the one before.
+
+    Returns:
+        A `keras.Sequential`, not compiled.
+    """
     start = keras.initializers.RandomNormal
     seeds = iter(range(1000 * seed, 1000 * seed + 21))
 
@@ -326,11 +338,30 @@ def right(net: Any, x: np.ndarray, y: np.ndarray, *, training: bool = False) -> 
     """Return the share of right answers, all examples in one batch.
 
     With `training=True` a norm that updates its memory does so here too.
+
+    Args:
+        net: called `net(x, training=training)`.
+        x: examples.
+        y: labels.
+        training: the mode.
+
+    Returns:
+        A number from 0 to 1.
     """
     return float(np.mean(np.argmax(net(x, training=training), axis=-1) == y))
 
 
 def singly(net: Any, x: np.ndarray, y: np.ndarray, *, training: bool = False) -> float:
-    """Return the share of right answers, one example at a time."""
+    """Return the share of right answers, one example at a time.
+
+    Args:
+        net: called `net(x, training=training)`.
+        x: examples.
+        y: labels.
+        training: the mode.
+
+    Returns:
+        A number from 0 to 1.
+    """
     pairs = ((x[k : k + 1], y[k : k + 1]) for k in range(len(x)))
     return float(np.mean([right(net, *pair, training=training) for pair in pairs]))

@@ -6,7 +6,6 @@ import platform
 import statistics
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import bnlib
@@ -70,17 +69,9 @@ def surroundings() -> dict[str, Any]:
             versions[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
             continue
-    lines = (
-        Path("/proc/cpuinfo").read_text().splitlines()
-        if Path("/proc/cpuinfo").exists()
-        else []
-    )
-    model = next(
-        (line.split(": ")[1] for line in lines if line.startswith("model name")), ""
-    )
     return {
         "versions": versions,
-        "cpu": model or platform.processor(),
+        "cpu": platform.processor() or platform.machine(),
         "cores": CORES,
         "settings": {n: os.environ[n] for n in SETTINGS if n in os.environ},
     }

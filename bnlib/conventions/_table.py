@@ -54,7 +54,7 @@ tflearn | not noted | 1e-5 | 0.9 | old | biased | blended | -1 | gamma starts ne
 PyTorch | 2.13 | 1e-5 | 0.1 | new | Bessel | blended | 1 | in the layer: weight, bias | tested
 ONNX | opset 15 | 1e-5 | 0.9 | old | biased | blended | 1 | inputs of the node | tested
 Caffe | not noted | 1e-5 | 0.999 | old | Bessel | debiased | 1 | in a Scale layer after it | read
-Darknet | not noted | 1e-6 | 0.99 | old | Bessel | blended | 1 | scales, biases | read
+Darknet, CPU | not noted | 1e-6 | 0.99 | old | Bessel | blended | 1 | scales, biases | read
 Caffe2 | not noted | 1e-5 | 0.9 | old | biased | blended | 1 | inputs of the operator | read
 Flax | 0.12 | 1e-5 | 0.99 | old | biased | blended | -1 | in params: scale, bias | run
 Haiku | 0.0.17 | 1e-5 | - | old | biased | debiased | -1 | in params: scale, offset | run

@@ -24,8 +24,10 @@ from bnlib.book.exercises import network as on_network
 from bnlib.book.exercises import parameters as on_parameters
 from bnlib.book.exercises import population as on_population
 from bnlib.book.exercises import replicas as on_replicas
+from bnlib.book.exercises import shipping as on_shipping
 from bnlib.book.exercises import tf_ops as on_tf_ops
 from bnlib.book.exercises import transform as on_transform
+from bnlib.book.exercises import wild as on_wild
 from bnlib.book.network import Activation, Conv2D, Dense, Network, recalibrate
 from bnlib.book.tf_network import PlainNorm
 
@@ -335,6 +337,13 @@ def _saved(*variances):
     """What is saved by the four layers of the chapter on replicas."""
     names = [f"{who}, {how}" for how in ("alone", "synchronised") for who in WHO]
     return dict(zip(names, variances, strict=True))
+
+
+def _lost_gamma():
+    """Return gamma of the layer that lost it, from the ratio of its outputs."""
+    recorded, suspects = on_conventions.suspect()
+    (x, y), wrong = recorded["bn3"], suspects["bn3"]
+    return (y[0] - wrong.beta) / (wrong.inference(x)[0] - wrong.beta)
 
 
 ANSWERS = [
@@ -790,27 +799,29 @@ ANSWERS = [
     (on_conventions.momentum, lambda theirs: theirs, "weight of the new value"),
     (on_conventions.momentum, lambda theirs: 9 * theirs, "their sum"),
     (on_conventions.momentum, lambda theirs: 1 - (theirs or 0), "becomes of None"),
+    (on_conventions.momentum, lambda theirs: 1 - theirs, "becomes of None"),
     (on_conventions.caffe, lambda m, v, w: _divided(m, v, w), "Correct. As Caffe"),
     (on_conventions.caffe, lambda m, v, w: None, "returns nothing"),
     (on_conventions.caffe, lambda m, v, w: (m, v), "what was their weight"),
     (on_conventions.caffe, lambda m, v, w: (m / w, v / w**2), "divided by the factor"),
     (on_conventions.caffe, lambda m, v, w: (m / w, v / w), "factor 0"),
     (
-        on_conventions.without_gamma,
-        lambda g, b, k: (b / g, g[:, None] * k),
-        "Correct. For a negative",
+        on_conventions.caffe,
+        lambda m, v, w: (m / 8, v / 8),
+        "divided by the factor",
     ),
-    (on_conventions.without_gamma, lambda g, b, k: None, "return two arrays"),
-    (on_conventions.without_gamma, lambda g, b, k: (b, g[:, None] * k), "Beta changes"),
-    (on_conventions.without_gamma, lambda g, b, k: (b * g, k), "Beta is off"),
-    (on_conventions.without_gamma, lambda g, b, k: (b / g, k), "rows are its inputs"),
-    (on_conventions.wrong_parameter, ("bn3", "epsilon"), "Correct. A wrong epsilon"),
-    (on_conventions.wrong_parameter, "bn3", "two names"),
-    (on_conventions.wrong_parameter, ("conv", "epsilon"), "bn1, bn2 and bn3"),
-    (on_conventions.wrong_parameter, ("bn1", "epsilon"), "Which layer does not"),
-    (on_conventions.wrong_parameter, ("bn3", "eps"), "no field of BNParams"),
-    (on_conventions.wrong_parameter, ("bn3", "momentum"), "does not show in outputs"),
-    (on_conventions.wrong_parameter, ("bn3", "gamma"), "all channels alike"),
+    (
+        on_conventions.wrong_parameter,
+        ("bn3", "gamma", _lost_gamma()),
+        "Correct. With this gamma",
+    ),
+    (on_conventions.wrong_parameter, ("bn3", "gamma"), "a layer, a field"),
+    (on_conventions.wrong_parameter, ("conv", "gamma", 0), "bn1, bn2 and bn3"),
+    (on_conventions.wrong_parameter, ("bn1", "gamma", 0), "Which layer does not"),
+    (on_conventions.wrong_parameter, ("bn3", "eps", 0), "no field of BNParams"),
+    (on_conventions.wrong_parameter, ("bn3", "momentum", 0), "not show in outputs"),
+    (on_conventions.wrong_parameter, ("bn3", "beta", 0), "that of a new layer"),
+    (on_conventions.wrong_parameter, ("bn3", "gamma", [1.0] * 4), "what is the ratio"),
     (on_conventions.convert, lambda s, e: _converted(s, e), "Correct. The outputs"),
     (on_conventions.convert, lambda s, e: None, "three lists"),
     (on_conventions.convert, lambda s, e: ([], [], []), "1, 4 and 2 arrays"),
@@ -847,6 +858,7 @@ ANSWERS = [
     (on_conventions.convert, lambda s, e: _converted(s, e**2), "variance + eps"),
     # tf_ops
     (on_tf_ops.biased, lambda v, n: v * (n - 1) / n, "Correct. The same"),
+    (on_tf_ops.biased, lambda v, n: None, "returns nothing"),
     (on_tf_ops.biased, lambda v, n: 1.25, "shape ()"),
     (on_tf_ops.biased, lambda v, n: v, "Which factor"),
     (on_tf_ops.biased, lambda v, n: v * n / (n - 1), "take it out"),
@@ -866,6 +878,13 @@ ANSWERS = [
     ),
     (on_tf_ops.channels_first, lambda x, g, b: x, "Which axes"),
     (
+        on_tf_ops.channels_first,
+        lambda x, g, b: (
+            (x - x.mean((0, 2, 3))) / np.sqrt(x.var((0, 2, 3)) + 1e-3) * g + b
+        ),
+        "The axes are right",
+    ),
+    (
         on_tf_ops.step_time,
         lambda s, n, b: 8 * np.prod(s) * n / b,
         "Correct. In float16",
@@ -881,6 +900,8 @@ ANSWERS = [
         lambda s, n, b: 5 * np.prod(s) * n / b,
         "backward pass alone",
     ),
+    (on_tf_ops.step_time, lambda s, n, b: 6 * np.prod(s) * n / b, "Two reads"),
+    (on_tf_ops.step_time, lambda s, n, b: 7 * np.prod(s) * n / b, "One read"),
     (on_tf_ops.step_time, lambda s, n, b: 32 * np.prod(s) * n / b, "what is the least"),
     (on_tf_ops.step_time, lambda s, n, b: 8 * np.prod(s) / b, "one pass"),
     (on_tf_ops.step_time, lambda s, n, b: b, "over bytes in a second"),
@@ -930,30 +951,95 @@ ANSWERS = [
     (on_replicas.checkpoint, _saved(1, 3, 26.75, 26.75), "one variance for each"),
     (on_replicas.checkpoint, _saved(1, ..., 26.75, 26.75), "still missing"),
     (on_replicas.checkpoint, 3, "one number for each of"),
-    (on_keras.freeze, lambda m: _freeze(m), "Correct. Both"),
-    (on_keras.freeze, lambda m: None, "still trainable"),
-    (on_keras.freeze, lambda m: _freeze(m, deep=False), "Look into it"),
-    (on_keras.freeze, lambda m: setattr(m, "trainable", False), "freeze batch norm"),
-    (
-        on_keras.freeze,
-        lambda m: setattr(m.layers[1].layers[1], "trainable", False),
-        "the one outside is not",
-    ),
+    (on_keras.switches, ["moving", "batch", "moving", "moving"], "Correct. Four"),
+    (on_keras.switches, ["moving", "batch"], "Give four words"),
+    (on_keras.switches, ["moving", "batch", "frozen", "moving"], "Give four words"),
+    (on_keras.switches, ["batch", "batch", "moving", "moving"], "1: who says"),
+    (on_keras.switches, ["moving", "moving", "moving", "moving"], "What is left"),
+    (on_keras.switches, ["moving", "batch", "batch", "moving"], "the layer's flag"),
+    (on_keras.switches, ["moving", "batch", "moving", "batch"], "Keras or you"),
+    (on_keras.repair, lambda *a: _tuned(*a), "Correct. Both stand still"),
+    (on_keras.repair, lambda *a: None, "Return the model"),
+    (on_keras.repair, lambda *a: _tuned(*a, "fc"), "not compiled"),
+    (on_keras.repair, lambda *a: _tuned(*a, "uc"), "Both batch norm layers moved"),
+    (on_keras.repair, lambda *a: _tuned(*a, "fuc"), "Both batch norm layers moved"),
+    (on_keras.repair, lambda *a: _tuned(*a, "ucf"), "Correct. Both stand still"),
+    (on_keras.repair, lambda *a: _tuned(*a, "cf"), "dense layers of the base"),
+    (on_keras.repair, lambda *a: _tuned(*a, "ushc"), "in a model within"),
+    (on_keras.repair, lambda *a: _tuned(*a, "udc"), "right in the base"),
+    (on_keras.repair, lambda *a: _tuned(*a, "ufhc"), "The head is not trained"),
+    (on_keras.renew, lambda m, x: _renewed(m, x), "Correct. New statistics"),
+    (on_keras.renew, lambda m, x: m.predict(x, verbose=0), "In which mode"),
+    (on_keras.renew, lambda m, x: m(x, training=True), "weighs the old"),
+    (on_keras.renew, lambda m, x: _renewed(m, x, back=False), "afterwards"),
+    (on_keras.renew, lambda m, x: _renewed(m, x, first=True), "Layer 2 of 2"),
+    (on_keras.renew, lambda m, x: _trained(m, x), "A weight was trained"),
     (on_keras.shared, (4, 29), "Correct. 4 within"),
     (on_keras.shared, (29, 29), "one stream at a time"),
     (on_keras.shared, (4, 4), "between the streams"),
     (on_keras.shared, (29, 4), "swapped"),
     (on_keras.shared, (4, 104), "variance of the two means"),
     (on_keras.shared, 4, "two numbers"),
+    # appendix
+    (on_wild.momentum, 0.99 ** (1 / 16), "Correct. Sixteen"),
+    (on_wild.momentum, 0.99, "leave 0.85"),
+    (on_wild.momentum, 0.99**16, "The other way: yours"),
+    (on_wild.momentum, 0.84, "smaller than hers"),
+    (on_wild.momentum, 0.999, "as much as one of hers"),
+    (on_wild.momentum, 16, "between 0 and 1"),
+    (on_shipping.compare, lambda m, c: _compare(m, c), "Correct. It refuses three"),
+    (on_shipping.compare, lambda m, c: _compare(m, c, False), "forgets the statistics"),
+    (on_shipping.compare, lambda m, c: False, "changes nothing is refused"),
+    (on_shipping.compare, lambda m, c: None, "True or False"),
 ]
 
 
-def _freeze(model, deep=True):
-    for layer in model.layers:
-        if hasattr(layer, "layers") and deep:
-            _freeze(layer)
-        elif "BatchNorm" in type(layer).__name__:
-            layer.trainable = False
+def _used(x, mean, variance, gamma, beta):
+    return (x - mean) / np.sqrt(variance + 1e-3) * gamma + beta
+
+
+def _tuned(base, head, order="ufc"):
+    """Unfreeze, freeze batch norm (all; s: right in the base; d: deeper), compile, in an order."""
+    import keras
+
+    model = keras.Sequential([base, head])
+    *_, norm, inner = base.layers
+    for letter in order:
+        if letter == "u":
+            base.trainable = True
+        elif letter == "c" and order != "fc":
+            model.compile(keras.optimizers.SGD(0.01), "mse")
+        elif letter == "h":
+            head.trainable = order[1] == "s"
+        if letter in "fs":
+            norm.trainable = False
+        if letter in "fd":
+            inner.layers[-1].trainable = False
+    return model
+
+
+def _renewed(model, x, *, back=True, first=False):
+    norms = [layer for layer in model.layers if hasattr(layer, "momentum")]
+    kept = [norm.momentum for norm in norms]
+    for norm in norms[:1] if first else norms:
+        norm.momentum = 0.0
+    model(x, training=True)
+    for norm, momentum in zip(norms, kept, strict=True):
+        norm.momentum = momentum if back else 0.0
+
+
+def _trained(model, x):
+    model.compile("sgd", "mse")
+    model.fit(x, x[:, :3], verbose=0)
+
+
+def _compare(model, convert, drawn=True):
+    rng = np.random.default_rng(0)
+    norm, inputs = model.layers[1], rng.normal(size=(32, 4))
+    if drawn:
+        drawn = [rng.normal(size=3) for _ in range(3)]
+        norm.set_weights([*drawn, rng.uniform(0.005, 0.02, 3)])
+    return np.allclose(model(inputs), convert(model)(inputs), atol=1e-4)
 
 
 def _pooled(mean_a, variance_a, n_a, mean_b, variance_b, n_b):

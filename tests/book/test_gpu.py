@@ -1,12 +1,10 @@
 """What the GPU page measures, tried on the CPU: the code works, and the records are whole."""
 
 import json
-import time
 
 import pytest
 
 from bnlib.book import gpu
-from bnlib.book.timing import in_turn, surroundings
 
 CPU = "/CPU:0"
 
@@ -55,24 +53,3 @@ def test_the_errors_are_those_that_the_book_tells_of():
 def test_a_report_can_be_stored_and_names_its_gpu(steps):
     text = json.dumps(gpu.report(steps=steps))
     assert json.loads(text)["surroundings"]["gpu"] == "none"
-
-
-def test_calls_take_turns_and_the_first_round_does_not_count():
-    order = []
-
-    def call(name, seconds):
-        order.append(name)
-        if order.count(name) == 1:
-            time.sleep(0.05)  # compiles
-        time.sleep(seconds)
-
-    calls = {"a": lambda: call("a", 0), "b": lambda: call("b", 0.003)}
-    times = in_turn(calls, 3)
-    assert order == ["a", "b"] * 4
-    assert times["a"] < times["b"] < 40
-
-
-def test_surroundings_name_versions_and_not_the_machine():
-    about = surroundings()
-    assert {"numpy", "bnlib"} <= about["versions"].keys()
-    assert about.keys() == {"versions", "cpu", "cores", "settings"}

@@ -427,3 +427,35 @@ def test_3_15_1_keeps_the_statistics_of_the_first_replica(still):
     for name in ("together", "masked", "weighted"):
         np.testing.assert_allclose(found[name][1], whole.var(), rtol=1e-5)
     assert found["ghosts"] == [[base + 101] * 2, 1.0]  # one value has no variance
+
+
+def _penalty(layer, x, weight):
+    """A sum of sines of the gradient of a loss through the layer, in training mode."""
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        loss = tf.reduce_sum(weight * tf.sin(layer(x, training=True)))
+    return tf.reduce_sum(tf.sin(3 * tape.gradient(loss, x)))
+
+
+def _second_derivative(kind):
+    """Return it in a random direction by central difference and by the tape, and its sums."""
+    draw = np.random.default_rng(5)
+    x, weight, direction = draw.normal(3, 2, (6, 4)), *draw.normal(size=(2, 6, 4))
+    layer, x = kind(dtype="float64"), tf.constant(x)
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        value = _penalty(layer, x, weight)
+    gradient = tape.gradient(value, x).numpy()
+    step = 1e-5 * direction
+    ahead, behind = (_penalty(layer, x + s, weight) for s in (step, -step))
+    return float(ahead - behind) / 2e-5, np.sum(gradient * direction), gradient.sum(0)
+
+
+def test_3_15_1_second_derivative_is_wrong(still):
+    central, tape, sums = _second_derivative(BatchNormalization)
+    assert abs(central) > 0.1
+    assert tape == pytest.approx(central, rel=1e-6)
+    assert np.abs(sums).max() < 1e-10  # a shift of the batch changes nothing
+    central, tape, sums = _second_derivative(Keras)
+    wrong = tape != pytest.approx(central, rel=1e-4) and np.abs(sums).max() > 1e-2
+    still("its second derivative is wrong", wrong)

@@ -13,7 +13,10 @@ __all__ = ["biased", "channels_first", "layer", "step_time"]
 @checker
 def biased(answer):
     """Check `answer(variance, n)`: the fused kernel's variance of n values, made biased."""
-    mine = np.asarray(answer(np.array([5 / 3, 4.0]), 4), float)
+    mine = answer(np.array([5 / 3, 4.0]), 4)
+    if mine is None:
+        raise NotYet("The function returns nothing so far.")
+    mine = np.asarray(mine, float)
     if mine.shape != (2,):
         raise NotYet(f"Two channels came in; what you return has shape {mine.shape}.")
     if close(mine, [5 / 3, 4]):
@@ -39,7 +42,11 @@ def channels_first(answer):
         raise NotYet(f"x has shape {x.shape}; what you return has {mine.shape}.")
     if close(mine, batch_norm(x, gamma, beta, axis=-1)[0]):
         raise NotYet("You normalised over the last axis. The channels are axis 1.")
-    y, *_ = batch_norm(x, axis=1)
+    y, mean, variance = batch_norm(x, axis=1)
+    if close(mine, (x - mean) / np.sqrt(variance + 1e-3) * gamma + beta, rtol=1e-5):
+        raise NotYet(
+            "The axes are right. Along which axis does the mean lie when it is subtracted?"
+        )
     if close(mine, y * gamma + beta):
         raise NotYet("Normalised rightly. Gamma has to lie along axis 1: reshape it.")
     if not close(mine, batch_norm(x, gamma, beta, axis=1)[0], rtol=1e-5):
@@ -63,6 +70,15 @@ def step_time(answer):
         (3, "That is the forward pass. The backward pass comes after it."),
         (4, "A pass is a read and a write: each of them takes its bytes."),
         (5, "That is the backward pass alone."),
+        (
+            6,
+            "Two reads are missing: backward, all of x and grad_y is read before the first "
+            "value of grad_x can be written, and then again.",
+        ),
+        (
+            7,
+            "One read is missing: what is read for the sums is read again after them.",
+        ),
         (32, "That is the two functions, one operation at a time; what is the least?"),
     ]:
         if close(mine, times * once):
