@@ -6,7 +6,6 @@ tf.contrib, which do not run here, there are numbers recorded where they did, ma
 
 import os
 import shutil
-import sys
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
@@ -18,7 +17,6 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from facts import ROOT
 from hypothesis import given
 from hypothesis import strategies as st
 from mended import locked
@@ -824,11 +822,8 @@ def test_explain_finds_a_parameter_too_many_and_says_when_it_finds_nothing():
 
 def test_files_are_what_their_makers_write(tmp_path):
     """Caffe's and ONNX's, made anew from PyTorch's numbers, and PyTorch's own answer to them."""
-    sys.path.insert(0, str(ROOT / "benchmarks"))
-    try:
-        import files
-    finally:
-        sys.path.pop(0)
+    from benchmarks import files
+
     for name in ("digits.safetensors", "answers.safetensors"):
         shutil.copy(trained_file(name), tmp_path / name)
     state = files.read_safetensors(tmp_path / "digits.safetensors")

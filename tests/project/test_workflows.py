@@ -141,7 +141,12 @@ def test_the_library_imports_what_its_extras_bring():
     assert uninstalled(core - {numba}, []) == []
     assert uninstalled([numba], ["fast"]) == []
     assert uninstalled(library(FRAMEWORKS), ["tf"]) == []
-    assert uninstalled(wing, ["tf", "notebook"]) == []
+    left = {line.split(": ")[1] for line in uninstalled(wing, ["tf", "notebook"])}
+    by_name = {"torch", "onnxruntime"}  # a page asks for them, and does without
+    of_tensorflow = {
+        "google.protobuf"
+    }  # it comes with TensorFlow, which is built on it
+    assert left <= by_name | of_tensorflow
     assert len(core) + len(library(FRAMEWORKS)) + len(wing) > 50
 
 
