@@ -24,7 +24,8 @@ from rich.progress import track
 from rich.table import Table
 
 from bnlib.book.convnet import as_images
-from bnlib.book.tf_network import Deep, PlainNorm, deep_in_keras, right, singly, train
+from bnlib.book.network import accuracy
+from bnlib.book.tf_network import Deep, PlainNorm, deep_in_keras, singly, train
 
 STEPS, RATE = 150, 0.002
 NETWORKS = {
@@ -51,7 +52,7 @@ def main():
             call = tf.function(net)
             found[name].append(
                 {
-                    "test": right(net, x_test, y_test),
+                    "test": accuracy(net, x_test, y_test),
                     "one at a time": singly(call, x_test[:100], y_test[:100]),
                 }
             )

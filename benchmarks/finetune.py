@@ -26,12 +26,12 @@ from rich.table import Table
 
 from bnlib.book.finetune import (
     POLICIES,
-    accuracy,
     examples,
     fine_tune,
     pretrained,
     with_new_statistics,
 )
+from bnlib.book.network import accuracy
 
 MARKS = (0, 5, 10, 20, 50, 100, 200, 400)
 SETTINGS = {

@@ -42,12 +42,12 @@ def measure(seeds):
     from rich.progress import track
 
     from bnlib.book.convnet import as_images
+    from bnlib.book.network import accuracy
     from bnlib.book.tf_network import (
         FusedNorm,
         Network,
         PlainNorm,
         SafeNorm,
-        right,
         train,
     )
 
@@ -70,11 +70,11 @@ def measure(seeds):
                 net = Network(maker, seed, "float32", first=True)
                 train(net, a, y, seed=seed)
                 moving = float(net.first.moving_mean[0]) - constant
-                inference = right(net, b, y_test)
+                inference = accuracy(net, b, y_test)
                 rows.append(
                     {
                         "inference": inference,
-                        "batch": right(net, b, y_test, training=True),
+                        "batch": accuracy(net, b, y_test, training=True),
                         "moving mean less the constant": moving,
                     }
                 )

@@ -4,6 +4,7 @@ The network is trained on all digits first. Then it gets a few examples of anoth
 brighter ones, and some or all of its parts are trained further.
 """
 
+import itertools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -11,6 +12,7 @@ import numpy as np
 
 from bnlib._extras import needed
 from bnlib.book.convnet import as_images, convolutional
+from bnlib.book.network import accuracy, batches
 
 with needed("bnlib.book.finetune", "tf"):
     import keras
@@ -20,7 +22,6 @@ __all__ = [
     "DOMAINS",
     "POLICIES",
     "Tuned",
-    "accuracy",
     "examples",
     "fine_tune",
     "freeze_batch_norm",
@@ -90,7 +91,7 @@ def pretrained(seed: int = 0, *, momentum: float = 0.9, steps: int = 210) -> Any
         return keras.layers.BatchNormalization(momentum=momentum, dtype="float64")
 
     model = convolutional(seed, norm, dtype="float64")
-    _train(model, x, y, rate=0.5, batches=_shuffled(len(x), 64, steps, seed))
+    _train(model, x, y, rate=0.5, batches=_some(len(x), 64, steps, seed))
     return model
 
 
@@ -112,21 +113,6 @@ def examples(domain: str, n: int = 60, *, seed: int = 0) -> tuple[np.ndarray, ..
     rows = np.random.default_rng(100 + seed).permutation(len(x))[:n]
     change = DOMAINS[domain]
     return change(x[rows]), y[rows], change(x_test), y_test
-
-
-def accuracy(model: Any, x: np.ndarray, y: np.ndarray) -> float:
-    """Return the share of the images that a model gets right in inference.
-
-    Args:
-        model: a classifier.
-        x: images.
-        y: their labels.
-
-    Returns:
-        A number from 0 to 1.
-    """
-    logits = model(x, training=False)
-    return float(np.mean(np.argmax(logits, axis=1) == y))
 
 
 def with_new_statistics(model: Any, x: np.ndarray) -> Any:
@@ -201,10 +187,10 @@ def fine_tune(
     elif policy == "batch norm frozen":
         freeze_batch_norm(base)
     steps = max(marks)
-    batches = (
+    rows = (
         _of_one_class(y, batch, steps, seed)
         if by_class
-        else _shuffled(len(x), batch, steps, seed)
+        else _some(len(x), batch, steps, seed)
     )
     found = {0: accuracy(tuned, x_test, y_test)}
 
@@ -212,7 +198,7 @@ def fine_tune(
         if step in marks:
             found[step] = accuracy(tuned, x_test, y_test)
 
-    _train(tuned, x, y, rate=rate, batches=batches, after=note)
+    _train(tuned, x, y, rate=rate, batches=rows, after=note)
     return [found[mark] for mark in marks]
 
 
@@ -240,14 +226,8 @@ def _train(model, x, y, *, rate, batches, after=lambda step: None):
         after(number)
 
 
-def _shuffled(n, batch, steps, seed):
-    """Give the rows of each step: all examples once, then again in another order."""
-    rng, left = np.random.default_rng(seed), np.array([], int)
-    for _ in range(steps):
-        if len(left) < batch:
-            left = rng.permutation(n)
-        yield left[:batch]
-        left = left[batch:]
+def _some(examples, size, steps, seed):
+    return itertools.islice(batches(examples, size, np.random.default_rng(seed)), steps)
 
 
 def _of_one_class(y, batch, steps, seed):

@@ -22,6 +22,7 @@ __all__ = [
     "GlobalAverage",
     "Network",
     "accuracy",
+    "batches",
     "convolutional",
     "recalibrate",
     "softmax_cross_entropy",
@@ -298,7 +299,7 @@ def accuracy(network, x, y, *, training=False, **options):
     """Compute the share of right answers.
 
     Args:
-        network: the `Network`.
+        network: the `Network`, or a model of TensorFlow's that is called alike.
         x: inputs, `(N, ...)`, in one batch.
         y: N labels.
         training: the mode; with True, say `update=False` too, to leave no trace.
@@ -307,7 +308,8 @@ def accuracy(network, x, y, *, training=False, **options):
     Returns:
         A number from 0 to 1.
     """
-    return np.mean(network(x, training=training, **options).argmax(axis=1) == y)
+    logits = network(x, training=training, **options)
+    return np.mean(np.argmax(logits, axis=1) == y)
 
 
 def recalibrate(network, batches):
@@ -401,7 +403,7 @@ def train(
     size = len(x) if batch is None else batch
     if size > len(x):
         raise ValueError(f"batch must be at most the {len(x)} examples; got {size}.")
-    order, losses = _batches(len(x), size, np.random.default_rng(seed)), []
+    order, losses = batches(len(x), size, np.random.default_rng(seed)), []
     after = after or (lambda step: None)
     after(0)
     for step in track(range(1, steps + 1), "training", disable=not progress):
@@ -414,8 +416,20 @@ def train(
     return np.array(losses)
 
 
-def _batches(examples, size, rng):
-    """Yield index arrays for ever; each epoch drops the rest that does not fill a batch."""
+def batches(examples, size, rng):
+    """Yield index arrays for ever; each epoch drops the rest that does not fill a batch.
+
+    Args:
+        examples: how many there are.
+        size: of a batch.
+        rng: a `numpy.random.Generator`; not asked where a batch holds all examples, in order.
+
+    Yields:
+        The rows of a batch, shape `(size,)`.
+
+    Returns:
+        Nothing: it never ends.
+    """
     while True:
         order = np.arange(examples) if size == examples else rng.permutation(examples)
         for start in range(0, examples - size + 1, size):

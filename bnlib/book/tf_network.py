@@ -4,6 +4,7 @@ A `norm` here is a function of the number of channels and a dtype. What it retur
 `norm(x, training)`, and is a `tf.Module`, so that its variables are found.
 """
 
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -11,6 +12,7 @@ import numpy as np
 
 from bnlib._extras import needed
 from bnlib.book import network
+from bnlib.book.network import accuracy, batches
 
 with needed("bnlib.book.tf_network", "tf"):
     import keras
@@ -25,7 +27,6 @@ __all__ = [
     "PlainNorm",
     "SafeNorm",
     "deep_in_keras",
-    "right",
     "singly",
     "train",
 ]
@@ -326,29 +327,9 @@ def train(
             zip(tape.gradient(loss, variables), variables, strict=True)
         )
 
-    rng, order = np.random.default_rng(seed), np.array([], int)
-    for _ in range(steps):
-        if len(order) < batch:
-            order = rng.permutation(len(x))
-        now, order = order[:batch], order[batch:]
-        step(tf.constant(x[now]), tf.constant(y[now]))
-
-
-def right(net: Any, x: np.ndarray, y: np.ndarray, *, training: bool = False) -> float:
-    """Return the share of right answers, all examples in one batch.
-
-    With `training=True` a norm that updates its memory does so here too.
-
-    Args:
-        net: called `net(x, training=training)`.
-        x: examples.
-        y: labels.
-        training: the mode.
-
-    Returns:
-        A number from 0 to 1.
-    """
-    return float(np.mean(np.argmax(net(x, training=training), axis=-1) == y))
+    order = batches(len(x), batch, np.random.default_rng(seed))
+    for rows in itertools.islice(order, steps):
+        step(tf.constant(x[rows]), tf.constant(y[rows]))
 
 
 def singly(net: Any, x: np.ndarray, y: np.ndarray, *, training: bool = False) -> float:
@@ -364,4 +345,4 @@ def singly(net: Any, x: np.ndarray, y: np.ndarray, *, training: bool = False) ->
         A number from 0 to 1.
     """
     pairs = ((x[k : k + 1], y[k : k + 1]) for k in range(len(x)))
-    return float(np.mean([right(net, *pair, training=training) for pair in pairs]))
+    return float(np.mean([accuracy(net, *pair, training=training) for pair in pairs]))

@@ -1,5 +1,6 @@
 """Fine-tuning: what each policy holds, and what new statistics are."""
 
+import itertools
 from pathlib import Path
 
 import keras
@@ -8,6 +9,7 @@ import pytest
 
 from bnlib.book import finetune
 from bnlib.book.data import stored
+from bnlib.book.network import batches
 
 SHORT = {"marks": (0, 3), "batch": 10}
 
@@ -108,13 +110,13 @@ def test_freezing_goes_into_models_within_models():
 
 
 def test_batches_use_every_example_once_in_turn_or_one_class():
-    rows = list(finetune._shuffled(10, 5, 4, 0))
+    rows = list(itertools.islice(batches(10, 5, np.random.default_rng(0)), 4))
     for pair in (rows[:2], rows[2:]):
         assert sorted(np.concatenate(pair)) == list(range(10))
     y = np.repeat([0, 1, 2], 4)
-    batches = list(finetune._of_one_class(y, 6, 6, 0))
-    assert all(len(set(y[rows])) == 1 and len(rows) == 6 for rows in batches)
-    assert sorted(int(y[rows][0]) for rows in batches) == [0, 0, 1, 1, 2, 2]
+    drawn = list(finetune._of_one_class(y, 6, 6, 0))
+    assert all(len(set(y[rows])) == 1 and len(rows) == 6 for rows in drawn)
+    assert sorted(int(y[rows][0]) for rows in drawn) == [0, 0, 1, 1, 2, 2]
 
 
 def test_the_domains_change_the_images_and_not_the_labels():

@@ -130,9 +130,9 @@ def test_the_same_seed_gives_the_same_run():
 
 
 def test_batches_visit_every_example_once_an_epoch():
-    from bnlib.book.network import _batches
+    from bnlib.book.network import batches
 
-    order = _batches(12, 4, np.random.default_rng(0))
+    order = batches(12, 4, np.random.default_rng(0))
     epoch = np.concatenate([next(order) for _ in range(3)])
     assert sorted(epoch) == list(range(12))
 

@@ -15,6 +15,7 @@ import tensorflow as tf
 from bnlib import BatchNorm
 from bnlib.book import network
 from bnlib.book.convnet import as_images, convolutional
+from bnlib.book.network import accuracy
 from bnlib.book.tf_network import (
     Deep,
     FusedNorm,
@@ -22,7 +23,6 @@ from bnlib.book.tf_network import (
     PlainNorm,
     SafeNorm,
     deep_in_keras,
-    right,
     singly,
     train,
 )
@@ -105,8 +105,8 @@ def test_scores():
         return tf.one_hot(x[:, 0] + int(training), 4)
 
     x, y = np.arange(3)[:, np.newaxis], np.array([0, 1, 0])
-    assert right(shifted, x, y) == singly(shifted, x, y) == 2 / 3
-    assert right(shifted, x, y, training=True) == 0
+    assert accuracy(shifted, x, y) == singly(shifted, x, y) == 2 / 3
+    assert accuracy(shifted, x, y, training=True) == 0
 
 
 @pytest.mark.parametrize("normalized", [True, False])
