@@ -2,14 +2,14 @@
 
 import contextlib
 import functools
-import inspect
 from typing import Any, NamedTuple
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from bnlib.keras._models import is_graph, numbers, uncounted
+from bnlib.keras._models import is_graph, numbers
+from bnlib.keras._running import call, several_arguments, undisturbed, watched
 
 # What rounding may do, as a share of a layer's largest output. On a CPU, with random statistics in
 # ResNet50, MobileNetV2, DenseNet121 and EfficientNetB0, the worst layers were off by 1.4e-6 in
@@ -106,7 +106,7 @@ def _inputs_of(model):
                     )
             return inputs
     config = model.get_build_config() or {}
-    names, shapes = _several(model), config.get("shapes_dict", {})
+    names, shapes = several_arguments(model), config.get("shapes_dict", {})
     if names and all(f"{name}_shape" in shapes for name in names):
         return {name: _specs(shapes[f"{name}_shape"]) for name in names}
     if names:
@@ -161,81 +161,19 @@ def _values(rng, unknown, most, whole, words, spec):
 def calls_of(model, batch):
     """Run a model in inference mode, and return what each layer in it returned, in this order."""
     calls = []
-    with contextlib.ExitStack() as stack:
-        stack.enter_context(_undisturbed(model))
-        stack.enter_context(_eagerly())
-        for layer in model._flatten_layers():
-            stack.enter_context(_watched(layer, calls))
-        mode = {"training": False} if model._call_has_training_arg else {}
-        if _several(model) and isinstance(batch, dict):
-            model(**batch, **mode)
-        else:
-            model(batch, **mode)
-    return calls
 
-
-def _several(model):
-    """Return the names of the arguments that the code of a model takes, if it takes several."""
-    if is_graph(model):
-        return []
-    named = [
-        name
-        for name, each in inspect.signature(model.call).parameters.items()
-        if each.default is each.empty
-        and each.kind is each.POSITIONAL_OR_KEYWORD
-        and name not in ("training", "mask")
-    ]
-    return named if len(named) > 1 else []
-
-
-@contextlib.contextmanager
-def _watched(layer, calls):
-    """Note the outputs of a layer, whoever calls it."""
-    own, call = vars(layer).get("call"), layer.call
-
-    @functools.wraps(call)
-    def watched(*args, **kwargs):
-        outputs = call(*args, **kwargs)
+    def note(layer, outputs):
         calls.append(Call(layer, list(_arrays(outputs))))
-        return outputs
 
-    vars(layer)["call"] = watched
-    try:
-        yield
-    finally:
-        del vars(layer)["call"]
-        if own is not None:
-            vars(layer)["call"] = own
+    with undisturbed(model), watched(model._flatten_layers(), after=note):
+        call(model, batch, training=False)
+    return calls
 
 
 def _arrays(outputs):
     for each in keras.tree.flatten(outputs):
         if isinstance(each, tf.Tensor) and not tf.is_symbolic_tensor(each):
             yield each.numpy()
-
-
-@contextlib.contextmanager
-def _eagerly():
-    """A function that was traced before would not let itself be watched."""
-    before = tf.config.functions_run_eagerly()
-    tf.config.run_functions_eagerly(True)
-    try:
-        yield
-    finally:
-        tf.config.run_functions_eagerly(before)
-
-
-@contextlib.contextmanager
-def _undisturbed(model):
-    """Put back what a call changes even in inference mode: random states, counters."""
-    fixed = [v for v in model.variables if not v.trainable]
-    fixed += [v for layer in model._flatten_layers() for v in uncounted(layer)]
-    kept = [(v, numbers(v)) for v in fixed]
-    try:
-        yield
-    finally:
-        for variable, value in kept:
-            variable.assign(value)
 
 
 # Comparison

@@ -1,0 +1,10 @@
+"""Find and repair batch norm faults in whole Keras models.
+
+`audit` names what is wrong, `recalibrate` puts the moving statistics right, `fold` takes batch norm
+out of a model that is done with training. Each gives a `bnlib.reports.Report`. `swap_in`,
+`swap_out` and `synchronize`, of `bnlib.keras`, exchange the layers.
+"""
+
+from bnlib.keras import swap_in, swap_out, synchronize
+
+__all__ = ["swap_in", "swap_out", "synchronize"]

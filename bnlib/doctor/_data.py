@@ -1,0 +1,141 @@
+"""Data of any kind, as batches of what a model takes: arrays, `tf.data`, generators, PyDatasets."""
+
+import math
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+MEMORY = (np.ndarray, tf.Tensor, list, dict)  # at hand as a whole
+
+
+class Batches:
+    """The batches of some data, without their targets. Nothing is held but one batch.
+
+    Args:
+        data: arrays as the model takes them, of any structure, or a tuple `(inputs, targets)`; a
+            `tf.data.Dataset`, a `keras.utils.PyDataset`, a generator or another iterable of
+            batches, each of them inputs or a tuple `(inputs, targets[, weights])`; or a function
+            without arguments that returns such an iterable.
+        batch_size: for arrays; the last batch may be smaller.
+
+    Attributes:
+        repeatable: whether the data can be walked more than once.
+
+    Raises:
+        TypeError: for anything else.
+        ValueError: for an endless dataset.
+    """
+
+    def __init__(self, data: Any, batch_size: int = 32):
+        self._data, self._size = data, batch_size
+        self._walks = 0
+        self.repeatable = not isinstance(data, Iterator)
+        if isinstance(data, (str, bytes)) or not (
+            isinstance(data, (*MEMORY, tuple, tf.data.Dataset, keras.utils.PyDataset))
+            or hasattr(data, "__iter__")
+            or callable(data)
+        ):
+            raise TypeError(
+                "data must be arrays, a tf.data.Dataset, a PyDataset, an iterable of batches or a "
+                f"function that returns one; got {type(data).__name__}."
+            )
+        if (
+            isinstance(data, tf.data.Dataset)
+            and data.cardinality() == tf.data.INFINITE_CARDINALITY
+        ):
+            raise ValueError(
+                "data must end; got a dataset that repeats for ever. Take a part: data.take(100)."
+            )
+
+    def __len__(self) -> int:
+        """Return the number of batches, 0 when it is not known before they are walked."""
+        if isinstance(self._data, (*MEMORY, tuple)):
+            return math.ceil(len(_first(self._arrays())) / self._size)
+        if isinstance(self._data, tf.data.Dataset):
+            return max(0, int(self._data.cardinality()))
+        if isinstance(self._data, keras.utils.PyDataset):
+            return self._data.num_batches or 0
+        return len(self._data) if hasattr(self._data, "__len__") else 0
+
+    def __iter__(self) -> Iterator[Any]:
+        """Yield the inputs of each batch, checked.
+
+        Raises:
+            ValueError: when there is nothing, when an input holds NaN or infinity, or when a
+                generator was walked before.
+        """
+        if self._walks and not self.repeatable:
+            raise ValueError(
+                "data must allow another walk; got an iterator, which is used up. Pass a function "
+                "that makes it anew."
+            )
+        self._walks += 1
+        examples = 0
+        for place, batch in enumerate(self._parts()):
+            size = len(_first(batch))
+            if not size:
+                continue
+            examples += size
+            for each in keras.tree.flatten(batch):
+                values = np.asarray(each)
+                if values.dtype.kind == "f" and not np.isfinite(values).all():
+                    raise ValueError(
+                        f"data must be finite; batch {place} holds NaN or infinity, which would "
+                        "spread to every statistic. Clean the data first."
+                    )
+            yield batch
+        if not examples:
+            raise ValueError("data must hold examples; got none.")
+
+    def _arrays(self):
+        data = self._data
+        return data[0] if isinstance(data, tuple) else data
+
+    def _parts(self):
+        if isinstance(self._data, (*MEMORY, tuple)):
+            arrays = keras.tree.map_structure(_as_array, self._arrays())
+            _same_length(arrays)
+            for start in range(0, len(_first(arrays)), self._size):
+                part = slice(start, start + self._size)
+                yield keras.tree.map_structure(lambda v, part=part: v[part], arrays)
+            return
+        data = self._data() if isinstance(self._data, Callable) else self._data
+        if isinstance(data, keras.utils.PyDataset):
+            data = (data[place] for place in range(data.num_batches))
+        for batch in data:
+            inputs, _, _ = keras.utils.unpack_x_y_sample_weight(batch)
+            yield keras.tree.map_structure(_as_array, inputs)
+
+
+def _as_array(value):
+    return value if isinstance(value, tf.Tensor) else np.asarray(value)
+
+
+def _first(batch):
+    return keras.tree.flatten(batch)[0]
+
+
+def _same_length(arrays):
+    sizes = {len(each) for each in keras.tree.flatten(arrays)}
+    if len(sizes) > 1:
+        raise ValueError(
+            f"the arrays of data must have one length; got {sorted(sizes)}. Targets go into a "
+            "tuple: (inputs, targets)."
+        )
+
+
+def tracked(batches, text):
+    """Walk batches, and show a progress bar when a person watches a terminal and has Rich."""
+    try:
+        from rich.console import Console
+        from rich.progress import track
+    except ModuleNotFoundError:
+        return iter(batches)
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        return iter(batches)
+    total = len(batches) or None
+    return iter(track(batches, text, total=total, console=console, transient=True))

@@ -1,0 +1,94 @@
+"""Run a whole Keras model once, see what goes in and out of its layers, and leave no trace."""
+
+import contextlib
+import functools
+import inspect
+
+import tensorflow as tf
+
+from bnlib.keras._models import is_graph, numbers, uncounted
+
+
+def call(model, batch, *, training):
+    """Call a model on a batch: arrays as it takes them; a dict by name, if it takes several."""
+    mode = {"training": training} if model._call_has_training_arg else {}
+    if several_arguments(model) and isinstance(batch, dict):
+        return model(**batch, **mode)
+    return model(batch, **mode)
+
+
+def several_arguments(model):
+    """Return the names of the arguments that the code of a model takes, if it takes several."""
+    if is_graph(model):
+        return []
+    named = [
+        name
+        for name, each in inspect.signature(model.call).parameters.items()
+        if each.default is each.empty
+        and each.kind is each.POSITIONAL_OR_KEYWORD
+        and name not in ("training", "mask")
+    ]
+    return named if len(named) > 1 else []
+
+
+@contextlib.contextmanager
+def watched(layers, *, before=None, after=None):
+    """See each call of some layers, whoever calls them, while models run eagerly.
+
+    A function that was traced before would not let itself be watched.
+
+    Args:
+        layers: the layers.
+        before: called with (layer, *args, **kwargs), as the layer's `call` is.
+        after: called with (layer, outputs).
+    """
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(_eagerly())
+        for layer in layers:
+            stack.enter_context(_watched(layer, before, after))
+        yield
+
+
+@contextlib.contextmanager
+def _watched(layer, before, after):
+    own, inner = vars(layer).get("call"), layer.call
+
+    @functools.wraps(inner)
+    def seen(*args, **kwargs):
+        if before:
+            before(layer, *args, **kwargs)
+        outputs = inner(*args, **kwargs)
+        if after:
+            after(layer, outputs)
+        return outputs
+
+    vars(layer)["call"] = seen
+    try:
+        yield
+    finally:
+        del vars(layer)["call"]
+        if own is not None:
+            vars(layer)["call"] = own
+
+
+@contextlib.contextmanager
+def _eagerly():
+    before = tf.config.functions_run_eagerly()
+    tf.config.run_functions_eagerly(True)
+    try:
+        yield
+    finally:
+        tf.config.run_functions_eagerly(before)
+
+
+@contextlib.contextmanager
+def undisturbed(model):
+    """Put back what a call changes: moving statistics, random states, counters."""
+    fixed = [v for v in model.variables if not v.trainable]
+    fixed += [v for layer in model._flatten_layers() for v in uncounted(layer)]
+    kept = [(v, numbers(v)) for v in fixed]
+    try:
+        yield
+    finally:
+        for variable, value in kept:
+            variable.assign(value)
