@@ -55,22 +55,28 @@ def gap(case):
     if any(case.at_start(place.layer) for place in case.norms):
         case.notes.append("BN003 was left out: what BN001 names would explain a gap.")
         return
-    found = case.measured.gap
-    if found.worst > 0.5:
-        classes = ""
-        if found.rows:
-            classes = f"; {found.other_class / found.rows:.0%} of the largest outputs are others"
+    apart, chance = case.measured.gap.largest()
+    fault = np.sqrt(max(apart**2 - chance**2, 0))
+    size = case.measured.sizes[0]
+    of_it = f"In batches of {size} outputs by the batch and by the moving statistics differ by"
+    if fault > 0.5 * max(1, chance):
         yield Fault(
             case.model.name,
-            f"outputs by the batch differ from those by the moving statistics by {found.worst:.2f} "
-            f"of their deviation, in batches of {case.measured.sizes[0]}{classes}.",
-            {
-                "gap": found.worst,
-                "other_class": found.other_class,
-                "rows": found.rows,
-                "batch": case.measured.sizes[0],
-            },
+            f"{of_it} {apart:.2f} of their deviation; chance makes {chance:.2f}"
+            f"{_other_classes(case.measured.gap)}.",
+            {"gap": apart, "chance": chance, "batch": size},
         )
+    elif apart > 0.5:
+        case.notes.append(
+            f"{of_it} {apart:.2f} of their deviation. That is chance: halves of the batches differ "
+            f"from the whole by {chance:.2f}."
+        )
+
+
+def _other_classes(gap):
+    if not gap.rows:
+        return ""
+    return f", and {gap.other_class / gap.rows:.0%} of the largest outputs are others"
 
 
 def small_batches(case):
@@ -81,9 +87,9 @@ def small_batches(case):
             moving, within = lack
             yield Fault(
                 path,
-                f"the moving variance is {moving:.2f} of that of the inputs, and the variance "
-                f"within a batch of {case.measured.sizes[0]} is {within:.2f} of it, as (N-1)/N "
-                f"with N = {1 / (1 - within):.0f}.",
+                f"the moving variance is {moving:.2f} of that of the inputs; within a batch of "
+                f"{case.measured.sizes[0]} the variance is {within:.2f} of it, as (N-1)/N with "
+                f"N = {1 / (1 - within):.1f}.",
                 {"moving": moving, "within": within, "batch": case.measured.sizes[0]},
             )
 
@@ -99,9 +105,9 @@ def _lacks_bessel(case, layer):
         return None
     moving = float(np.median(variance[there] / seen.variance[there]))
     within = float(np.median(seen.within[there] / seen.variance[there]))
-    alike = (
-        abs(np.log(moving / within)) < abs(np.log(within)) / 2 if moving > 0 else False
-    )
+    # below the first layer it comes twice: the layer before lacks it too, and scales up its outputs
+    least = within if layer is case.norms[0].layer else within**2
+    alike = least * within**0.5 < moving < within**0.5
     return (moving, within) if within < 0.95 and alike else None
 
 

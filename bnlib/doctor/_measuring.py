@@ -119,40 +119,49 @@ class Measured:
 
 
 class Gap:
-    """How far outputs are apart when batch norm uses the batch, and when the moving statistics."""
+    """How far outputs are apart when batch norm uses the batch, and when the moving statistics.
+
+    Also without a fault the two differ, by chance: a batch is a sample. Half a batch differs from
+    the whole by as much as the whole does from all data, and so tells how much is chance.
+
+    Attributes:
+        rows: how many outputs had a largest one.
+        other_class: in how many it is another one.
+    """
 
     def __init__(self):
-        self._apart, self._outputs = {}, {}
-        self.other_class, self.rows = 0, 0
+        self._spread, self._apart, self._chance = {}, {}, {}
+        self.other_class = self.rows = 0
 
-    def take(self, training, inference):
-        """Take in the outputs of one batch, both ways."""
-        pairs = zip(*map(keras.tree.flatten, (training, inference)), strict=True)
-        for place, (one, other) in enumerate(pairs):
-            one, other = (
-                np.asarray(v, float).reshape(-1, v.shape[-1]) for v in (one, other)
-            )
-            moments = Moments(other.mean(0), other.var(0), len(other))
-            if place not in self._outputs:
-                self._outputs[place] = Pooled(other.shape[1])
-                self._apart[place] = 0.0
-            if not np.isfinite(one).all() or not np.isfinite(other).all():
+    def take(self, inference, training, halves):
+        """Take in the outputs of one batch: both ways, and in training by halves of the batch."""
+        ways = (_flat(outputs) for outputs in (inference, training, halves))
+        for place, (y, one, two) in enumerate(zip(*ways, strict=True)):
+            if not all(np.isfinite(v).all() for v in (y, one, two)):
                 continue
-            self._outputs[place].update(moments)
-            self._apart[place] += np.square(one - other).sum()
-            if other.shape[1] > 1:
-                self.other_class += int((one.argmax(1) != other.argmax(1)).sum())
-                self.rows += len(other)
+            spread = self._spread.setdefault(place, Pooled(y.shape[1]))
+            spread.update(Moments(y.mean(0), y.var(0), len(y)))
+            for sums, other in ((self._apart, y), (self._chance, two)):
+                sums[place] = sums.get(place, 0) + np.square(one - other).sum()
+            if y.shape[1] > 1:
+                self.other_class += int((one.argmax(1) != y.argmax(1)).sum())
+                self.rows += len(y)
 
-    @property
-    def worst(self):
-        """The largest difference, as a share of the deviation of the outputs; root mean square."""
-        shares = [0.0]
-        for place, apart in self._apart.items():
-            _, variance, count = self._outputs[place].value()
-            if count and variance.sum() > 0:
-                shares.append(float(np.sqrt(apart / count / variance.sum())))
+    def largest(self):
+        """Return (gap, chance) of the output with the largest gap, as shares of its deviation."""
+        shares = [(0.0, 0.0)]
+        for place, spread in self._spread.items():
+            total = spread.count * spread.variance.sum()
+            if total > 0:
+                sums = self._apart[place], self._chance[place]
+                shares.append(tuple(float(np.sqrt(s / total)) for s in sums))
         return max(shares)
+
+
+def _flat(outputs):
+    """Return each of the outputs as a float64 matrix, the last axis kept."""
+    arrays = [np.asarray(y, float) for y in keras.tree.flatten(outputs)]
+    return [y.reshape(-1, y.shape[-1] if y.ndim > 1 else 1) for y in arrays]
 
 
 def measure(case, data, batch_size):
@@ -191,9 +200,22 @@ def _run(model, layers, batch, found):
 
     with undisturbed(model), watched(layers, before=note):
         inference = call(model, batch, training=False)
+    size = found.sizes[-1]
+    if size < 4:  # half of it would be one example
+        return
+    whole = _by_batch(model, layers, batch)
+    parts = [
+        _by_batch(model, layers, keras.tree.map_structure(lambda v: v[part], batch))  # noqa: B023
+        for part in (slice(0, size // 2), slice(size // 2, size))
+    ]
+    halves = keras.tree.map_structure(lambda *v: np.concatenate(v), *parts)
+    found.gap.take(inference, whole, halves)
+
+
+def _by_batch(model, layers, batch):
+    """Return the outputs when batch norm, and nothing else, runs as in training."""
     with undisturbed(model), in_training(layers):
-        training = call(model, batch, training=False)
-    found.gap.take(training, inference)
+        return call(model, batch, training=False)
 
 
 def _moments(layer, inputs, mask):

@@ -216,7 +216,7 @@ def flat_channels(case):
         _, variance = statistics(layer)
         constant = variance <= 1e-3 * layer.epsilon
         seen = case.measured and case.measured.of(layer)
-        if seen and seen.known:
+        if seen and seen.known and not case.at_start(layer):
             constant = seen.variance <= 1e-12 * seen.mean**2 + 1e-30
         silent = np.zeros_like(constant)
         if layer.gamma is not None:
@@ -303,7 +303,7 @@ def large_epsilon(case):
     for path, layer in case.norms:
         _, variance = statistics(layer)
         share = np.median(layer.epsilon / (np.abs(variance) + layer.epsilon))
-        if share > 0.1 and not case.at_start(layer):
+        if share > 0.2 and not case.at_start(layer):
             yield Fault(
                 path,
                 f"epsilon {layer.epsilon:g} is {share:.0%} of variance + epsilon in half of the "
