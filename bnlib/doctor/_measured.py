@@ -3,34 +3,34 @@
 import numpy as np
 
 from bnlib.doctor._layers import statistics
-from bnlib.doctor._measuring import FITS, WRONG, beyond
+from bnlib.doctor._measuring import FITS
 from bnlib.doctor._rules import Fault
+
+# what is further off than this, see FITS, is an error
+WRONG = 0.5, 1.6
 
 
 def unfit_statistics(case):
     """BN002: moving statistics that are not those of the inputs."""
     found = []
-    for place in case.norms:
-        seen, layer = case.measured.of(place.layer), place.layer
-        if not seen.known or case.at_start(layer) or _lacks_bessel(case, layer):
-            continue
-        misfit = seen.misfit(layer)
-        if beyond(misfit, FITS, case.measured.examples):
-            found.append((place, misfit))
-    found.sort(key=lambda f: beyond(f[1], WRONG, case.measured.examples), reverse=True)
-    for (path, layer), (far, factor) in found:
-        wrong = beyond((far, factor), WRONG, case.measured.examples)
-        first = (
-            ""
-            if layer is case.norms[0].layer
-            else (" Given the statistics of the layers before it as they are.")
-        )
+    for path, layer in case.norms:
+        seen = case.measured.of(layer)
+        settled = case.at_start(layer) or _lacks_bessel(case, layer)
+        if seen.known and not settled and not case.measured.fits(layer):
+            far, factor = seen.misfit(layer)
+            found.append(
+                (max(far / WRONG[0], np.log(factor) / np.log(WRONG[1])), path, layer)
+            )
+    for size, path, layer in sorted(found, key=lambda f: -f[0]):
+        far, factor = case.measured.of(layer).misfit(layer)
+        given = " This is given the statistics of the layers before it, as they are."
         yield Fault(
             path,
             f"the moving mean is {far:.2f} deviations from the mean of the inputs, the moving "
-            f"variance off by a factor of {factor:.2f}.{_left(case, layer)}{first}",
+            f"variance off by a factor of {factor:.2f}.{_left(case, layer)}"
+            f"{'' if layer is case.norms[0].layer else given}",
             {"deviations": far, "factor": factor, "steps": case.steps},
-            "error" if wrong else "warning",
+            "error" if size > 1 else "warning",
         )
 
 

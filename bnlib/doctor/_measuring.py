@@ -12,10 +12,9 @@ from bnlib.moments import Moments
 from bnlib.population import Pooled
 
 # Statistics that fit: how far the moving mean may be from that of the inputs, in deviations, and by
-# what factor the variances may differ; what is beyond WRONG is an error. Root mean squares over
-# the channels.
+# what factor the variances may differ, beside what chance does with few examples. Root mean squares
+# over the channels. The digits lose accuracy from about there.
 FITS = 0.2, 1.25
-WRONG = 0.5, 1.6
 
 
 class Seen:
@@ -77,15 +76,11 @@ class Seen:
 
     def fits(self, layer, examples):
         """Whether the moving statistics are those of the inputs, as well as so many can tell."""
-        return not beyond(self.misfit(layer), FITS, examples)
-
-
-def beyond(misfit, limits, examples):
-    """Whether either is beyond its limit, and beyond what chance does with so few examples."""
-    far, factor = misfit
-    chance = 3 / np.sqrt(examples)
-    most, times = limits
-    return far > most + chance or np.log(factor) > np.log(times) + 2 * chance
+        chance = 2 / np.sqrt(examples)
+        far, factor = self.misfit(layer)
+        return (
+            far <= FITS[0] + chance and np.log(factor) <= np.log(FITS[1]) + 2 * chance
+        )
 
 
 def _root_mean_square(values):
