@@ -3,12 +3,13 @@
 Only its types are checked, for neither TensorFlow nor Keras tells its own: what is theirs is Any.
 """
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
 import bnlib
-from bnlib import conventions, replicas, tf_ops
+from bnlib import conventions, doctor, replicas, tf_ops
 from bnlib.keras import BatchNormalization, swap_in, swap_out, synchronize
 
 
@@ -29,6 +30,20 @@ def on_models(model: Any, optimizer: Any, loss: Any) -> None:
     step = replicas.train_step(strategy, model, optimizer, loss)
     step(replicas.per_replica(strategy, [[1.0], [2.0]]), None)
     print(replicas.join_workers(timeout=1.5))
+
+
+def large_epsilon(case: doctor.Case) -> Iterator[doctor.Fault]:
+    for path, layer in case.norms:
+        if layer.epsilon > 0.1 and not case.at_start(layer) and case.calls_of(layer):
+            yield doctor.Fault(path, "large", {"epsilon": layer.epsilon})
+
+
+def audited(model: Any, data: Any) -> list[str]:
+    mine = doctor.Rule("info", "MY001", "large", "Less.", "index.html", large_epsilon)
+    report = doctor.audit(model, data, batch_size=64, rules=[*doctor.RULES, mine])
+    finding: doctor.Finding = report.rows[0]
+    print(report.worst, finding.where, finding.message, finding.evidence)
+    return [each.code for each in report.at_least("warning")]
 
 
 def between_frameworks(module: Any, values: dict[str, Any]) -> bnlib.BatchNorm:

@@ -1,5 +1,8 @@
 """One pass of data through a model: what goes into its batch norm layers, and what comes out."""
 
+import contextlib
+import operator
+
 import keras
 import numpy as np
 import tensorflow as tf
@@ -33,7 +36,9 @@ class Seen:
         self._all, self._within = None, []
 
     def take(self, moments):
-        """Take in the `Moments` of one call."""
+        """Take in the `Moments` of one call; None is nothing."""
+        if moments is None:
+            return
         self.values = moments.count
         if not np.isfinite(
             np.concatenate([moments.mean, moments.variance], None)
@@ -95,6 +100,8 @@ class Measured:
         sizes: examples in the first batch, and in the last.
         batches: how many.
         gap: how far training and inference are apart; a `Gap`.
+        with_dropout: what was `Seen` in training, by `id` of the layer; nothing without dropout.
+        without_dropout: the same when dropout does nothing.
     """
 
     def __init__(self, norms):
@@ -102,6 +109,9 @@ class Measured:
         self.examples = self.batches = 0
         self.sizes = ()
         self.gap = Gap()
+        self.with_dropout, self.without_dropout = (
+            {id(place.layer): Seen() for place in norms} for _ in range(2)
+        )
 
     def of(self, layer):
         """Return what was `Seen` of one layer."""
@@ -111,6 +121,16 @@ class Measured:
         """Whether the statistics of a layer fit what goes into it."""
         seen = self.of(layer)
         return seen.known and seen.fits(layer, self.examples)
+
+    def inflated(self, layer):
+        """Return the factor by which dropout changes the variance of the inputs, or None."""
+        with_, without = (
+            d[id(layer)] for d in (self.with_dropout, self.without_dropout)
+        )
+        if not (with_.known and without.known):
+            return None
+        epsilon = layer.epsilon
+        return float(np.median((with_.within + epsilon) / (without.within + epsilon)))
 
 
 class Gap:
@@ -161,16 +181,12 @@ def _flat(outputs):
 
 def measure(case, data, batch_size):
     """Run the data through the model once, and return what was `Measured`; no trace is left."""
-    model, layers = case.model, [place.layer for place in case.norms]
-    found = Measured(case.norms)
+    model = case.model
+    runs = Runs(case, Measured(case.norms))
     with undisturbed(model):
         for batch in tracked(Batches(data, batch_size), f"audit of {model.name}"):
-            batch = keras.tree.map_structure(_as_tensor, batch)
-            size = len(keras.tree.flatten(batch)[0])
-            found.examples += size
-            found.batches += 1
-            found.sizes = (*found.sizes[:1], size)
-            _run(model, layers, batch, found)
+            runs.take(keras.tree.map_structure(_as_tensor, batch))
+    found = runs.found
     strange = [p.path for p in case.norms if not found.of(p.layer).finite]
     if strange:
         case.notes.append(
@@ -180,37 +196,80 @@ def measure(case, data, batch_size):
     return found
 
 
-def _run(model, layers, batch, found):
-    """Run one batch both ways, each time from the statistics as they are."""
-    calls = dict.fromkeys(map(id, layers), 0)
+class Runs:
+    """The runs of a model on each batch, every time from the statistics as they are."""
 
-    def note(layer, inputs, training=None, mask=None):
-        seen = found.of(layer)
-        calls[id(layer)] += 1
-        seen.calls = max(seen.calls, calls[id(layer)])
-        seen.trains_at_inference |= bool(training) and layer.trainable
-        moments = _moments(layer, inputs, mask)
-        if moments is not None:
-            seen.take(moments)
+    def __init__(self, case, found):
+        self.found, self._model = found, case.model
+        self._norms = [place.layer for place in case.norms]
+        inside = case.model._flatten_layers()
+        self._drops = [layer for layer in inside if drops(layer)]
+        inputs = getattr(case.model, "inputs", None) or []
+        fixed = any(tensor.shape[0] is not None for tensor in inputs)
+        ghosts = any(
+            getattr(layer, "virtual_batch_size", None) for layer in self._norms
+        )
+        self._halves = not (fixed or ghosts)
+        if not self._halves:
+            case.notes.append(
+                "BN003 was left out: it halves batches, and the model takes one size of batch."
+            )
 
-    with undisturbed(model), watched(layers, before=note):
-        inference = call(model, batch, training=False)
-    size = found.sizes[-1]
-    if size < 4:  # half of it would be one example
-        return
-    whole = _by_batch(model, layers, batch)
-    parts = [
-        _by_batch(model, layers, keras.tree.map_structure(lambda v: v[part], batch))  # noqa: B023
-        for part in (slice(0, size // 2), slice(size // 2, size))
-    ]
-    halves = keras.tree.map_structure(lambda *v: np.concatenate(v), *parts)
-    found.gap.take(inference, whole, halves)
+    def take(self, batch):
+        """Run one batch in inference mode, then as in training, whole and by halves."""
+        found, size = self.found, len(keras.tree.flatten(batch)[0])
+        found.examples += size
+        found.batches += 1
+        found.sizes = (*found.sizes[:1], size)
+        inference = self._inference(batch)
+        halve = self._halves and size >= 4  # half of fewer would be one example
+        if halve or self._drops:
+            seen = found.without_dropout if self._drops else None
+            whole = self._training(batch, self._norms, seen)
+        if halve:
+            parts = []
+            for part in (slice(0, size // 2), slice(size // 2, size)):
+                half = keras.tree.map_structure(operator.itemgetter(part), batch)
+                parts.append(self._training(half, self._norms))
+            halves = keras.tree.map_structure(lambda *v: np.concatenate(v), *parts)
+            found.gap.take(inference, whole, halves)
+        if self._drops:
+            self._training(batch, [*self._norms, *self._drops], found.with_dropout)
+
+    def _inference(self, batch):
+        calls = dict.fromkeys(map(id, self._norms), 0)
+
+        def note(layer, inputs, training=None, mask=None):
+            seen = self.found.of(layer)
+            calls[id(layer)] += 1
+            seen.calls = max(seen.calls, calls[id(layer)])
+            seen.trains_at_inference |= bool(training) and layer.trainable
+            seen.take(_moments(layer, inputs, mask))
+
+        with undisturbed(self._model), watched(self._norms, before=note):
+            return call(self._model, batch, training=False)
+
+    def _training(self, batch, layers, seen=None):
+        """Run with these layers, and no others, in training; note what goes into batch norm."""
+
+        def note(layer, inputs, training=None, mask=None):
+            seen[id(layer)].take(_moments(layer, inputs, mask))
+
+        noted = self._norms if seen else []
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(undisturbed(self._model))
+            stack.enter_context(in_training(layers))
+            stack.enter_context(watched(noted, before=note))
+            return call(self._model, batch, training=False)
 
 
-def _by_batch(model, layers, batch):
-    """Return the outputs when batch norm, and nothing else, runs as in training."""
-    with undisturbed(model), in_training(layers):
-        return call(model, batch, training=False)
+def drops(layer):
+    """Whether a layer drops values; not stochastic depth, which drops a branch of an example."""
+    kinds = keras.layers.Dropout, keras.layers.GaussianDropout
+    if not isinstance(layer, kinds) or not layer.rate:
+        return False
+    shape = getattr(layer, "noise_shape", None)
+    return shape is None or any(n != 1 for n in shape[1:])
 
 
 def _moments(layer, inputs, mask):

@@ -6,6 +6,7 @@ import numpy as np
 from bnlib.axes import canonical_axes
 from bnlib.doctor._graph import before
 from bnlib.doctor._layers import is_batch_norm, places, statistics
+from bnlib.doctor._measuring import drops
 from bnlib.doctor._rules import Fault, channels
 from bnlib.keras._models import numbers
 
@@ -141,29 +142,39 @@ def _has_weights(layer):
 
 
 def dropout_upstream(case):
-    """BN008: dropout before it, with no normalization between."""
+    """BN008: dropout before it, no normalization between; with data, a variance that it shifts."""
     for path, layer in case.norms:
-        for call in case.calls_of(layer) if layer.trainable else ():
-            stop = lambda c: isinstance(c.operation, NORMALIZES)  # noqa: E731
-            drops = [c for c in before(call, stop) if _drops(c.operation)]
-            if drops:
-                rate = max(c.operation.rate for c in drops)
-                yield Fault(
-                    path,
-                    f"dropout with rate {rate:g} upstream ({drops[0].path}): it makes variances "
-                    "larger in training than at inference, and the moving variance is of training.",
-                    {"dropout": drops[0].path, "rate": float(rate)},
-                )
-                break
+        if not layer.trainable:
+            continue
+        before_it = _dropout_before(case, layer)
+        factor = case.measured and case.measured.inflated(layer)
+        where = (
+            f" upstream ({before_it[0]}, rate {before_it[1]:g})" if before_it else ""
+        )
+        evidence = {"dropout": before_it and before_it[0], "factor": factor}
+        if factor is None and before_it:
+            yield Fault(
+                path,
+                f"dropout{where}: it makes variances larger in training than at inference, and "
+                "the moving variance is of training.",
+                evidence,
+            )
+        elif factor is not None and abs(np.log(factor)) > np.log(1.05):
+            yield Fault(
+                path,
+                f"dropout{where} makes the variance of its inputs {factor:.2f} times as large in "
+                "training as at inference, and the moving variance is of training.",
+                evidence,
+            )
 
 
-def _drops(layer):
-    """Whether a layer drops values; not stochastic depth, which drops a branch of an example."""
-    kinds = layers.Dropout, layers.GaussianDropout
-    if not isinstance(layer, kinds) or not layer.rate:
-        return False
-    shape = getattr(layer, "noise_shape", None)
-    return shape is None or any(n != 1 for n in shape[1:])
+def _dropout_before(case, layer):
+    """Return (path, rate) of the nearest dropout that reaches a layer, or None."""
+    for call in case.calls_of(layer):
+        for each in before(call, lambda c: isinstance(c.operation, NORMALIZES)):
+            if drops(each.operation):
+                return each.path, float(each.operation.rate)
+    return None
 
 
 def useless_bias(case):

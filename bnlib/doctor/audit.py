@@ -166,10 +166,11 @@ def audit(
 ) -> Report[Finding]:
     """Look for batch norm faults in a whole model. The model is as it was afterwards.
 
-    Without data, only what is written in the model is looked at. With data the model runs, eagerly
-    and in inference mode, over all of it once, a batch at a time, and is compared with what its
-    layers hold. What is seen of the first batch norm layer is exact; what is seen of a later one
-    depends on the statistics of those before it, as they are now: cure, and audit again.
+    Without data, only what is written in the model is looked at. With data the model runs eagerly
+    over all of it, a batch at a time: in inference mode, which shows what goes into its layers; and
+    with batch norm as in training, for the whole batch and for its halves. What is seen of the
+    first batch norm layer is exact; what is seen of a later one depends on the statistics of those
+    before it, as they are now: cure, and audit again.
 
     Args:
         model: a `keras.Model` of any kind, built: Sequential, Functional, nested, or code. Its

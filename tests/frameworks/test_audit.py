@@ -173,7 +173,12 @@ def bn007():
 
 def bn008():
     drop = layers.Dropout(0.3, seed=1)
-    yield sequence(drop, dense(), layers.ReLU(), Keras(name="n")), None, ["n"]
+    model = sequence(drop, dense(), layers.ReLU(), Keras(name="n"))
+    yield model, None, ["n"]
+    yield model, X, ["n"]
+    later = sequence(dense(), Keras(), layers.Dropout(0.3, seed=1), dense())
+    yield later, X, []
+    yield settle(Dropping()), X, ["n"]
     yield sequence(dense(), Keras(), layers.Dropout(0.3, seed=1), dense()), None, []
     yield sequence(layers.Dropout(0.0), Keras()), None, []
     yield sequence(drop, layers.LayerNormalization(), dense(), Keras()), None, []
@@ -182,6 +187,17 @@ def bn008():
     yield graph(inputs, Keras()(inputs + depth(dense(3)(inputs)))), None, []
     after = layers.Dropout(0.3, seed=1)(Keras(name="first")(inputs))
     yield graph(inputs, Keras(name="n")(layers.Add()([after, inputs]))), None, ["n"]
+
+
+class Dropping(keras.Model):
+    """Code with dropout before batch norm, which no graph shows."""
+
+    def __init__(self):
+        super().__init__()
+        self.drop, self.norm = layers.Dropout(0.3, seed=1), Keras(name="n")
+
+    def call(self, x, training=None):
+        return self.norm(self.drop(x, training=training), training=training)
 
 
 def bn009():
@@ -519,6 +535,40 @@ def test_sums_are_exact_in_any_precision(policy):
     (row,) = (row for row in audit(model, X, batch_size=7) if row.code == "BN002")
     np.testing.assert_allclose(row.evidence["n"]["deviations"], 0.7, rtol=1e-5)
     np.testing.assert_allclose(row.evidence["n"]["factor"], 1, atol=1e-5)
+
+
+def test_dropout_is_measured():
+    x = np.random.default_rng(0).normal(0, 1, (4096, 8)).astype(np.float32)
+    model = sequence(layers.Dropout(0.5, seed=0), Keras(name="n"), x=x)
+    (row,) = (r for r in audit(model, x, batch_size=512) if r.code == "BN008")
+    # E[x^2] / keep is the variance in training
+    np.testing.assert_allclose(row.evidence["n"]["factor"], 2, rtol=0.03)
+    assert "2.0" in row.message
+    assert "rate 0.5" in row.message
+
+
+@pytest.mark.parametrize("kind", ["a fixed batch", "groups"])
+def test_what_takes_one_size_of_batch_is_not_halved(kind):
+    if kind == "groups":
+        norm = BatchNormalization(virtual_batch_size=32, name="n")
+        model = keras.Sequential([keras.Input((3,)), norm])
+    else:
+        model = keras.Sequential([keras.Input(batch_shape=(32, 3)), Keras(name="n")])
+    report = audit(model, X)
+    assert any("halves batches" in note for note in report.notes)
+    assert [row.code for row in report] == ["BN001"]
+
+
+def test_steps_are_those_of_the_optimizer_also_in_mixed_precision():
+    model = keras.Sequential([keras.Input((3,)), Keras(dtype="mixed_float16"), dense()])
+    model.compile(keras.optimizers.SGD(), "mse", auto_scale_loss=True)
+    scaled = keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD(0.0))
+    model.compile(scaled, "mse")
+    model.fit(X[:64], X[:64, :1], verbose=0)
+    model.layers[0].moving_mean.assign([0, 0, 0])
+    model.layers[0].moving_variance.assign([1, 1, 1])
+    (row,) = (r for r in audit(model) if r.code == "BN001")
+    assert "2 steps have not moved them" in row.message
 
 
 def test_masked_steps_are_left_out():
