@@ -183,9 +183,8 @@ def measure(case, data, batch_size):
     """Run the data through the model once, and return what was `Measured`; no trace is left."""
     model = case.model
     runs = Runs(case, Measured(case.norms))
-    with undisturbed(model):
-        for batch in tracked(Batches(data, batch_size), f"audit of {model.name}"):
-            runs.take(keras.tree.map_structure(_as_tensor, batch))
+    for batch in tracked(Batches(data, batch_size), f"audit of {model.name}"):
+        runs.take(keras.tree.map_structure(_as_tensor, batch))
     found = runs.found
     strange = [p.path for p in case.norms if not found.of(p.layer).finite]
     if strange:

@@ -130,7 +130,6 @@ def case_of(model):
     """Return the `Case` of a model, before anything is measured."""
     norms = batch_norms(model)
     optimizer = getattr(model, "optimizer", None)
-    optimizer = getattr(optimizer, "inner_optimizer", optimizer)  # of mixed precision
     steps = None if optimizer is None else int(optimizer.iterations)
     case = Case(model, norms, calls_in(model), steps)
     called = {id(call.operation) for call in case.calls}

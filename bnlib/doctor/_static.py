@@ -71,7 +71,7 @@ def no_numbers(case):
             yield Fault(
                 path,
                 f"NaN or infinity in {channels(bad)}, a variance below 0 in {negative.sum()}: "
-                "inference gives NaN there.",
+                "what inference makes of them is no answer.",
                 {"not_finite": int(bad.sum()), "negative": int(negative.sum())},
             )
 

@@ -301,6 +301,8 @@ AGAINST, OWN, THEIRS = "test_keras_agrees.py", "test_keras.py", "test_keras_faul
 A_STEP = f"{AGAINST}::test_steps_of_every_rank_axis_and_dtype"
 MODES = f"{AGAINST}::test_training_and_trainable"
 LAYER, MEMORY = "keras/layer.py", "keras/population.py"
+AUDIT = "test_audit.py"
+A_RULE = f"{AUDIT}::test_a_rule_finds_its_fault_and_is_silent_on_near_misses"
 
 # The same for what needs TensorFlow; all are run in one process
 TENSOR_FAULTS = {
@@ -502,6 +504,54 @@ TENSOR_FAULTS = {
         "mask[..., tf.newaxis]",
         "tf.ones_like(mask)[..., tf.newaxis]",
         f"{OWN}::test_masks_of_every_kind[over the channels, as Keras makes it-float32]",
+    ),
+    "audit: a mode wired into the call of a nested model is not seen": (
+        "doctor/_graph.py",
+        "_training(node) if training is None else training",
+        "_training(node)",
+        f"{A_RULE}[BN006]",
+    ),
+    "audit: a frozen layer is said to train": (
+        "doctor/_static.py",
+        "if wired and layer.trainable:",
+        "if wired:",
+        f"{A_RULE}[BN006]",
+    ),
+    "audit: who uses the outputs of a graph is forgotten": (
+        "doctor/_graph.py",
+        "call.uses.append(OUTSIDE)",
+        "pass",
+        f"{A_RULE}[BN009]",
+    ),
+    "audit: stochastic depth is taken for dropout": (
+        "doctor/_measuring.py",
+        "return shape is None or any(",
+        "return True or any(",
+        f"{A_RULE}[BN008]",
+    ),
+    "audit: what chance does is called a fault": (
+        "doctor/_measured.py",
+        "apart**2 - chance**2",
+        "apart**2",
+        f"{A_RULE}[BN003]",
+    ),
+    "audit: the variance within batches ignores their size": (
+        "doctor/_measuring.py",
+        "self._within + moments.count * moments.variance",
+        "self._within + moments.variance",
+        f"{A_RULE}[BN004]",
+    ),
+    "audit: the statistics move while they are looked at": (
+        "doctor/_measuring.py",
+        "stack.enter_context(undisturbed(self._model))",
+        "pass",
+        f"{AUDIT}::test_messages_have_numbers_and_these_are_the_evidence",
+    ),
+    "audit: padding is measured": (
+        "doctor/_measuring.py",
+        "weights = None if mask is None else tf.cast(mask, bool)",
+        "weights = None",
+        f"{AUDIT}::test_masked_steps_are_left_out",
     ),
 }
 
