@@ -150,8 +150,12 @@ class Gap:
 
     def take(self, inference, training, halves):
         """Take in the outputs of one batch: both ways, and in training by halves of the batch."""
-        ways = (_flat(outputs) for outputs in (inference, training, halves))
-        for place, (y, one, two) in enumerate(zip(*ways, strict=True)):
+        ways = (keras.tree.flatten(outputs) for outputs in (inference, training))
+        parts = zip(*map(keras.tree.flatten, halves), strict=True)
+        for place, (y, one, two) in enumerate(zip(*ways, parts, strict=True)):
+            if not _by_example(y, two):
+                continue
+            y, one, two = map(_as_matrix, (y, one, np.concatenate(two)))
             if not all(np.isfinite(v).all() for v in (y, one, two)):
                 continue
             spread = self._spread.setdefault(place, Pooled(y.shape[1]))
@@ -173,10 +177,17 @@ class Gap:
         return max(shares)
 
 
-def _flat(outputs):
-    """Return each of the outputs as a float64 matrix, the last axis kept."""
-    arrays = [np.asarray(y, float) for y in keras.tree.flatten(outputs)]
-    return [y.reshape(-1, y.shape[-1] if y.ndim > 1 else 1) for y in arrays]
+def _by_example(y, halves):
+    """Whether an output is of floating numbers, and has a row for each example."""
+    floating = keras.backend.is_float_dtype(keras.backend.standardize_dtype(y.dtype))
+    if not floating or not y.shape:
+        return False
+    return len(y) == sum(len(half) for half in halves)
+
+
+def _as_matrix(y):
+    """Return an output as float64, the last axis kept."""
+    return np.asarray(y, float).reshape(-1, y.shape[-1] if y.ndim > 1 else 1)
 
 
 def measure(case, data, batch_size):
@@ -203,16 +214,7 @@ class Runs:
         self._norms = [place.layer for place in case.norms]
         inside = case.model._flatten_layers()
         self._drops = [layer for layer in inside if drops(layer)]
-        inputs = getattr(case.model, "inputs", None) or []
-        fixed = any(tensor.shape[0] is not None for tensor in inputs)
-        ghosts = any(
-            getattr(layer, "virtual_batch_size", None) for layer in self._norms
-        )
-        self._halves = not (fixed or ghosts)
-        if not self._halves:
-            case.notes.append(
-                "BN003 was left out: it halves batches, and the model takes one size of batch."
-            )
+        self._notes, self._halve = case.notes, True
 
     def take(self, batch):
         """Run one batch in inference mode, then as in training, whole and by halves."""
@@ -221,19 +223,29 @@ class Runs:
         found.batches += 1
         found.sizes = (*found.sizes[:1], size)
         inference = self._inference(batch)
-        halve = self._halves and size >= 4  # half of fewer would be one example
-        if halve or self._drops:
-            seen = found.without_dropout if self._drops else None
-            whole = self._training(batch, self._norms, seen)
-        if halve:
-            parts = []
-            for part in (slice(0, size // 2), slice(size // 2, size)):
-                half = keras.tree.map_structure(operator.itemgetter(part), batch)
-                parts.append(self._training(half, self._norms))
-            halves = keras.tree.map_structure(lambda *v: np.concatenate(v), *parts)
-            found.gap.take(inference, whole, halves)
+        seen = found.without_dropout if self._drops else None
+        whole = self._training(batch, self._norms, seen)
+        if self._halve and size >= 4:  # half of fewer would be one example
+            halves = self._halves(batch, size)
+            if halves:
+                found.gap.take(inference, whole, halves)
         if self._drops:
             self._training(batch, [*self._norms, *self._drops], found.with_dropout)
+
+    def _halves(self, batch, size):
+        """Return what the model makes of both halves in training; None if it does not take them."""
+        parts = slice(0, size // 2), slice(size // 2, size)
+        halves = [
+            keras.tree.map_structure(operator.itemgetter(part), batch) for part in parts
+        ]
+        try:
+            return [self._training(half, self._norms) for half in halves]
+        except (ValueError, tf.errors.InvalidArgumentError):  # one size of batch alone
+            self._halve = False
+            self._notes.append(
+                f"BN003 was left out: the model does not take half of a batch of {size}."
+            )
+            return None
 
     def _inference(self, batch):
         calls = dict.fromkeys(map(id, self._norms), 0)

@@ -159,7 +159,9 @@ def dropout_upstream(case):
                 "the moving variance is of training.",
                 evidence,
             )
-        elif factor is not None and abs(np.log(factor)) > np.log(1.05):
+        elif factor is not None and abs(np.log(factor)) > 0.05 + 1 / np.sqrt(
+            case.measured.examples
+        ):
             yield Fault(
                 path,
                 f"dropout{where} makes the variance of its inputs {factor:.2f} times as large in "

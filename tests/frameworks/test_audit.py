@@ -556,7 +556,7 @@ def test_what_takes_one_size_of_batch_is_not_halved(kind):
     else:
         model = keras.Sequential([keras.Input(batch_shape=(32, 3)), Keras(name="n")])
     report = audit(model, X)
-    assert any("halves batches" in note for note in report.notes)
+    assert any("does not take half of a batch" in note for note in report.notes)
     assert [row.code for row in report] == ["BN001"]
 
 
@@ -617,6 +617,26 @@ def test_models_that_are_code_say_where_it_was_not_looked():
     assert layers_of(report, "BN009") == ["inner/n"]
     assert any("1 of 2 batch norm layers are called by code" in n for n in report.notes)
     assert not any("called by code" in n for n in audit(off(0, 1)).notes)
+
+
+class Odd(keras.Model):
+    """Without a `training` argument, and with outputs of every kind."""
+
+    def __init__(self):
+        super().__init__()
+        self.norm = Keras(name="n")
+
+    def call(self, x):
+        y = self.norm(x)
+        return {"y": [y, y[:, 0]], "sum": tf.reduce_sum(y), "of": (tf.shape(x), x > 0)}
+
+
+def test_outputs_of_every_kind():
+    model = Odd()
+    model(X)
+    model.norm.moving_mean.assign(X.mean(0) + 2 * X.std(0))
+    assert layers_of(audit(model, X), "BN003") == [model.name]
+    assert audit(model.norm, X).worst == "error"  # a layer alone is a model, too
 
 
 def test_inputs_that_are_no_numbers_are_said():
