@@ -5,7 +5,7 @@ the statistics of the data, measured with all of it as one batch, where nothing 
 more. What is to be expected is BN001 as long as the statistics are at their start, and BN009 where
 a convolution has a bias that batch norm makes useless.
 
-    python benchmarks/alarms.py [--only NAME] [--json FILE]
+    python benchmarks/alarms.py [--only NAME] [--examples 64] [--batch 16] [--json FILE]
 """
 
 import argparse
@@ -40,15 +40,15 @@ MODELS = (
     "InceptionV3",
     "NASNetMobile",
 )
-EXAMPLES, BATCH, SIZE = 32, 16, 80  # InceptionV3 takes no less than 75
+SIZE = 80  # InceptionV3 takes no less than 75
 NORM = keras.layers.BatchNormalization
 
 
-def images():
+def images(examples):
     """Return images of spots of all sizes, as a photograph has them, with pixels from 0 to 255."""
-    rng, images = np.random.default_rng(0), np.zeros((EXAMPLES, SIZE, SIZE, 3))
+    rng, images = np.random.default_rng(0), np.zeros((examples, SIZE, SIZE, 3))
     for size in (80, 40, 20, 10, 5, 2, 1):
-        spots = rng.normal(0, 1, (EXAMPLES, SIZE // size, SIZE // size, 3))
+        spots = rng.normal(0, 1, (examples, SIZE // size, SIZE // size, 3))
         images += spots.repeat(size, 1).repeat(size, 2)
     return np.clip(128 + 25 * images, 0, 255).astype("float32")
 
@@ -78,7 +78,7 @@ def settle(model, x):
         norm.momentum = momentum
 
 
-def alarms(name, x):
+def alarms(name, x, batch):
     """Return what is found in one model, in each state of it."""
     keras.utils.set_random_seed(0)
     model = getattr(keras.applications, name)(weights=None, input_shape=x.shape[1:])
@@ -86,10 +86,10 @@ def alarms(name, x):
     start = time.perf_counter()
     states = {"untouched": found(audit(model))}
     seconds = {"without data": time.perf_counter() - start}
-    states["untouched, with data"] = found(audit(model, x, batch_size=BATCH))
+    states["untouched, with data"] = found(audit(model, x, batch_size=batch))
     settle(model, x)
     start = time.perf_counter()
-    states["with the statistics of the data"] = found(audit(model, x, batch_size=BATCH))
+    states["with the statistics of the data"] = found(audit(model, x, batch_size=batch))
     seconds["with data"] = time.perf_counter() - start
     return {"norms": norms, "seconds": seconds, "found": states}
 
@@ -97,22 +97,24 @@ def alarms(name, x):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--only", default="", help="only models with this in the name")
+    parser.add_argument("--examples", type=int, default=64)
+    parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--json", type=Path, help="store what was found here")
     options = parser.parse_args()
-    x, results = images(), {}
+    x, results = images(options.examples), {}
     for name in track([name for name in MODELS if options.only in name], "models"):
-        results[name] = alarms(name, x)
+        results[name] = alarms(name, x, options.batch)
         keras.backend.clear_session()
+        if options.json:  # as far as it has come
+            stored = {
+                "surroundings": surroundings(),
+                "examples": options.examples,
+                "batch": options.batch,
+                "image": SIZE,
+                "models": results,
+            }
+            options.json.write_text(json.dumps(stored, indent=2) + "\n")
     Console(width=150).print(table(results))
-    if options.json:
-        stored = {
-            "surroundings": surroundings(),
-            "examples": EXAMPLES,
-            "batch": BATCH,
-            "image": SIZE,
-            "models": results,
-        }
-        options.json.write_text(json.dumps(stored, indent=2) + "\n")
 
 
 def table(results):
