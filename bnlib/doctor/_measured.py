@@ -15,12 +15,12 @@ def unfit_statistics(case):
     found = []
     for path, layer in case.norms:
         seen = case.measured.of(layer)
-        settled = case.at_start(layer) or _lacks_bessel(case, layer)
-        if seen.known and not settled and not case.measured.fits(layer):
-            far, factor = seen.misfit(layer)
-            found.append(
-                (max(far / WRONG[0], np.log(factor) / np.log(WRONG[1])), path, layer)
-            )
+        if not seen.known or case.at_start(layer) or _lacks_bessel(case, layer):
+            continue
+        far, factor = seen.misfit(layer)
+        if np.isfinite(far + factor) and not case.measured.fits(layer):
+            size = max(far / WRONG[0], np.log(factor) / np.log(WRONG[1]))
+            found.append((size, path, layer))
     for size, path, layer in sorted(found, key=lambda f: -f[0]):
         far, factor = case.measured.of(layer).misfit(layer)
         given = " This is given the statistics of the layers before it, as they are."

@@ -328,6 +328,7 @@ def bn017():
         model.get_layer("n").moving_variance.assign([1, value, 1])
         yield model, None, ["n"]
         yield model, X, ["n"]
+        assert np.isfinite(value) or not layers_of(audit(model, X), "BN002")
     model = sequence(Keras(name="n"))
     model.get_layer("n").moving_variance.assign([1, 1e30, 0])
     yield model, None, []
