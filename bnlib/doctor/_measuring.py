@@ -180,7 +180,7 @@ class Gap:
 def _by_example(y, halves):
     """Whether an output is of floating numbers, and has a row for each example."""
     floating = keras.backend.is_float_dtype(keras.backend.standardize_dtype(y.dtype))
-    if not floating or not y.shape:
+    if not floating or y.shape.rank == 0:
         return False
     return len(y) == sum(len(half) for half in halves)
 
