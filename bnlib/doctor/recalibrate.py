@@ -30,8 +30,8 @@ class Recalibrated(Row):
     """What was done to one layer. Without data that reaches it, its numbers are None.
 
     The level says how far off the statistics were: "ok" below 0.1 deviations and 10 % of the
-    variance, "warning" from 0.5 deviations or a factor of 1.6, "info" between. Where something was left undone,
-    which the notes of the report say, it is "warning" too.
+    variance, "warning" from 0.5 deviations or a factor of 1.6, "info" between. It is "warning" also where
+    something was left undone, which the notes of the report say.
 
     Attributes:
         path: such as "encoder/block1/bn".
