@@ -123,7 +123,10 @@ def _as_array(value):
 
 
 def _first(batch):
-    return keras.tree.flatten(batch)[0]
+    arrays = keras.tree.flatten(batch)
+    if not arrays:
+        raise ValueError("data must hold examples; got none.")
+    return arrays[0]
 
 
 def _same_length(arrays):

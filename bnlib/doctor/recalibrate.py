@@ -30,8 +30,8 @@ class Recalibrated(Row):
     """What was done to one layer. Without data that reaches it, its numbers are None.
 
     The level says how far off the statistics were: "ok" below 0.1 deviations and 10 % of the
-    variance, "warning" from 0.5 deviations or a factor of 1.6, "info" between. It is "warning" also where
-    something was left undone, which the notes of the report say.
+    variance, "warning" from 0.5 deviations or a factor of 1.6, "info" between. Where something
+    was left undone it is "warning" too, and the notes of the report say what.
 
     Attributes:
         path: such as "encoder/block1/bn".
@@ -182,7 +182,8 @@ class Recalibrate(keras.callbacks.Callback):
                 f"every must be a positive number of epochs; got {every!r}. Use None to "
                 "recalibrate at the end only."
             )
-        if every and not _batches(data, method, batch_size).repeatable:
+        repeatable = _batches(data, method, batch_size).repeatable
+        if every and not repeatable:
             raise _walked_once("the callback walks again every few epochs")
         self.every, self._data = every, data
         if layers is not None and layers != "all":
@@ -408,7 +409,9 @@ class _Run:
             new += [np.sqrt(variance + layer.epsilon), pool.mean]
             new += [np.sqrt(pool.variance + layer.epsilon)]
         for variable, value in zip(_statistics_of(layer), new, strict=True):
-            if not np.isfinite(value.astype(numbers(variable).dtype)).all():
+            with np.errstate(over="ignore"):
+                rounded = value.astype(numbers(variable).dtype)
+            if not np.isfinite(rounded).all():
                 raise ValueError(
                     f"the statistics of {self._paths[key]!r} must fit into {variable.dtype}; its "
                     f"{variable.name} is {np.abs(value).max():.3g}. Put our layer there, which "
