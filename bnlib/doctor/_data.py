@@ -112,7 +112,7 @@ class Batches:
             return
         data = self._data() if isinstance(self._data, Callable) else self._data
         if isinstance(data, keras.utils.PyDataset):
-            data = (data[place] for place in range(data.num_batches))
+            data = map(data.__getitem__, range(data.num_batches))
         for batch in data:
             inputs, _, _ = keras.utils.unpack_x_y_sample_weight(batch)
             yield keras.tree.map_structure(_as_array, inputs)

@@ -1,6 +1,5 @@
 """Measure the moving statistics of a model anew, on data, with the weights that it has now."""
 
-import contextlib
 import inspect
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -291,8 +290,14 @@ def _statistics_of(layer):
 # Walks over the data
 
 
-class _Seen(BaseException):
-    """Ends the forward pass. No handler of Keras, or in a model, takes it for an error."""
+class _Enough(BaseException):
+    """Ends the forward pass, and brings an error out. No handler in a model, or of Keras, sees it.
+
+    Keras would wrap an error in lines of its own.
+    """
+
+    def __init__(self, error=None):
+        self.error = error
 
 
 class _Walk(NamedTuple):
@@ -346,9 +351,12 @@ class _Run:
 
         def before(layer, *args, **kwargs):
             now.append(id(layer))
-            self._take(layer, pools, *args, **kwargs)
+            try:
+                self._take(layer, pools, *args, **kwargs)
+            except Exception as error:
+                raise _Enough(error) from error
             if id(layer) == until:
-                raise _Seen
+                raise _Enough
 
         examples = number = 0
         self._walks += 1
@@ -356,8 +364,12 @@ class _Run:
         with undisturbed(self._model):
             for batch in tracked(self._batches, f"Recalibrating {text}"):
                 now.clear()
-                with contextlib.suppress(_Seen), watched(layers, before=before):
-                    call(self._model, batch, training=False)
+                try:
+                    with watched(layers, before=before):
+                        call(self._model, batch, training=False)
+                except _Enough as enough:
+                    if enough.error:
+                        raise enough.error from None
                 if tuple(now) not in orders:
                     orders.append(tuple(now))
                 examples += len(keras.tree.flatten(batch)[0])
@@ -393,8 +405,8 @@ class _Run:
         pools.setdefault(id(layer), _Pool(part.mean.shape)).take(part)
         if self._by_batch:
             seen = part.count > 0
-            _put(layer.moving_mean, part.mean, seen)
-            _put(layer.moving_variance, part.variance, seen)
+            self._put(layer, layer.moving_mean, part.mean, seen)
+            self._put(layer, layer.moving_variance, part.variance, seen)
 
     def _set(self, key, pool):
         """Give a layer the statistics of its pool, where a channel has two values at least."""
@@ -409,15 +421,20 @@ class _Run:
             new += [np.sqrt(variance + layer.epsilon), pool.mean]
             new += [np.sqrt(pool.variance + layer.epsilon)]
         for variable, value in zip(_statistics_of(layer), new, strict=True):
-            with np.errstate(over="ignore"):
-                rounded = value.astype(numbers(variable).dtype)
-            if not np.isfinite(rounded).all():
-                raise ValueError(
-                    f"the statistics of {self._paths[key]!r} must fit into {variable.dtype}; its "
-                    f"{variable.name} is {np.abs(value).max():.3g}. Put our layer there, which "
-                    "keeps float32 at least: bnlib.keras.swap_in."
-                )
-            _put(variable, value, enough)
+            self._put(layer, variable, value, enough)
+
+    def _put(self, layer, variable, value, where):
+        """Assign on every replica, where a channel is wanted."""
+        with np.errstate(over="ignore"):
+            rounded = value.astype(numbers(variable).dtype)
+        if not np.isfinite(rounded).all():
+            raise ValueError(
+                f"the statistics of {self._paths[id(layer)]!r} must fit into {variable.dtype}; its "
+                f"{variable.name} is {np.abs(value).max():.3g}. Scale the inputs down; in place of "
+                "a layer with float16 statistics put ours, which has float32: bnlib.keras.swap_in."
+            )
+        for copy in copies(variable):
+            copy.assign(np.where(where, rounded, copy.numpy()))
 
     def _moves(self, key, pool):
         """Whether another walk would change the statistics of a layer."""
@@ -514,12 +531,6 @@ def _change(layer, before, after, seen):
     ratio = (old_variance + layer.epsilon)[seen] / spread[seen]
     worst = np.argmax(np.abs(np.log(ratio))) if seen.any() else None
     return moved.max(initial=0.0), 1.0 if worst is None else float(ratio[worst])
-
-
-def _put(variable, value, where):
-    """Assign on every replica, where a channel is wanted."""
-    for copy in copies(variable):
-        copy.assign(np.where(where, value, copy.numpy()))
 
 
 # Sums

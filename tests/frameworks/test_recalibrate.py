@@ -266,8 +266,8 @@ def oracle_with(model, data):
     model(data, training=True)
     found = model.get_weights()
     model.set_weights(kept)
-    norms = [v for v in model.weights if v.name.startswith("moving")]
-    return [w for w, v in zip(found, model.weights, strict=True) if v in norms]
+    pairs = zip(found, model.weights, strict=True)
+    return [value for value, v in pairs if v.name.startswith("moving")]
 
 
 @pytest.mark.parametrize(
@@ -286,7 +286,6 @@ def test_options_of_our_layer(settings):
     zero = {"momentum": 0.0, "renorm_momentum": 0.0}
     model = small(BatchNormalization(**settings, **zero, name="n"))
     layer = model.get_layer("n")
-    before = layer.updates and int(layer.updates.numpy())
     kept = model.get_weights()
     model(ROWS, training=True)
     expected = {v.name: v.numpy() for v in layer.non_trainable_weights}
@@ -294,8 +293,7 @@ def test_options_of_our_layer(settings):
     recalibrate(model, ROWS)
     found = {v.name: v.numpy() for v in layer.non_trainable_weights}
     if layer.updates is not None:
-        assert found.pop("updates") == before
-        del expected["updates"]
+        assert (found.pop("updates"), expected.pop("updates")) == (0, 1)
     assert len(found) == (5 if layer.renorm else 2)
     close(found.values(), expected.values(), 1e-5)
 
@@ -370,7 +368,8 @@ def test_in_time_and_in_a_cell():
             1e-5,
         )
         assert [row.path for row in report] == ["timed/inner", "rnn/cell/inside"]
-        assert [row.values for row in report] == [90, 90]
+        # Keras runs a cell once more on the first step, in training too
+        assert [row.values for row in report] == [90, 90 + 30]
 
 
 @keras.saving.register_keras_serializable(package="test")
@@ -514,12 +513,25 @@ def test_one_example_leaves_the_variance_alone():
     assert "fewer than two values" in str(report)
 
 
+class Wired(keras.Model):
+    def __init__(self):
+        super().__init__()
+        self.norm = Keras(name="n")
+
+    def call(self, x):
+        return self.norm(x, training=True)
+
+
 def test_a_call_with_training_true_is_said():
-    inputs = keras.Input((3,))
-    model = disturb(keras.Model(inputs, Keras(name="n")(inputs, training=True)))
+    model = Wired()
+    model(ROWS)
     report = recalibrate(model, ROWS)
     assert "Called with training=True: 'n'" in str(report)
     close(statistics_of(model), (ROWS.mean(0), ROWS.var(0)), 1e-5)
+    # in a Functional model the outermost call wins
+    inputs = keras.Input((3,))
+    model = keras.Model(inputs, Keras()(inputs, training=True))
+    assert "training=True" not in str(recalibrate(model, ROWS))
 
 
 # Data
@@ -534,7 +546,7 @@ class Parts(keras.utils.PyDataset):
 
 
 def test_data_of_every_kind_give_the_same():
-    model = small(Keras(), Keras())
+    model = disturb(small(Keras(), Keras()), 1)
     expected = oracle(model, ROWS)
     dataset = tf.data.Dataset.from_tensor_slices((ROWS, ROWS)).shuffle(300)
     kinds = {
@@ -579,10 +591,11 @@ REFUSED = {
     "used up": (used_up, "must hold examples"),
     "other data": (shrinking, "got 300 examples, then 200"),
     "empty": (list, "must hold examples"),
-    "NaN": (lambda: [ROWS, ROWS * np.nan], "holds NaN"),
+    "no rows": (lambda: ROWS[:0], "must hold examples"),
+    "NaN": (lambda: np.concatenate([ROWS, ROWS * np.nan]), "holds NaN"),
     "overflow": (
         lambda: np.concatenate([ROWS, ROWS * 1e37]),
-        "what 'b' is fed must be finite",
+        "^(what 'b' is fed must be finite|the statistics of 'a' must fit into float32)",
     ),
     "rank": (lambda: ROWS[:, 0], "incompatible|ndim"),
 }
