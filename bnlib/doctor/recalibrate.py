@@ -533,7 +533,7 @@ def _change(layer, before, after, seen):
     moved = np.abs(mean - old_mean)[seen] / np.sqrt(spread)[seen]
     ratio = (old_variance + layer.epsilon)[seen] / spread[seen]
     worst = np.argmax(np.abs(np.log(ratio))) if seen.any() else None
-    return moved.max(initial=0.0), 1.0 if worst is None else float(ratio[worst])
+    return float(moved.max(initial=0)), 1.0 if worst is None else float(ratio[worst])
 
 
 # Sums
