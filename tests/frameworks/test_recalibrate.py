@@ -126,7 +126,7 @@ def subclassed():
 
 
 ARCHITECTURES = {"residual": residual, "subclassed": subclassed}
-IMAGES = friendly((50, 6, 6, 2))
+IMAGES = friendly((30, 6, 6, 2))
 
 
 @pytest.mark.usefixtures("float64")
@@ -135,7 +135,7 @@ def test_exact_is_one_batch_of_all_data(architecture):
     model = disturb(ARCHITECTURES[architecture]())
     expected = oracle(model, IMAGES)
     rng = np.random.default_rng(0)
-    for size, order in ((7, np.arange(50)), (20, rng.permutation(50))):
+    for size, order in ((7, np.arange(30)), (20, rng.permutation(30))):
         recalibrate(model, IMAGES[list(order)], batch_size=size)
         close(statistics_of(model), expected)
     report = recalibrate(model, IMAGES)
@@ -155,9 +155,9 @@ def test_in_float32_it_is_exact_up_to_rounding(architecture):
 
 @pytest.mark.usefixtures("float64")
 def test_fast_is_exact_in_one_batch_and_low_in_small_ones():
-    model, x = disturb(residual()), friendly((400, 6, 6, 2))
+    model, x = disturb(residual()), friendly((160, 6, 6, 2))
     expected = oracle(model, x)
-    recalibrate(model, x, method="fast", batch_size=400)
+    recalibrate(model, x, method="fast", batch_size=160)
     close(statistics_of(model), expected)
     low = {}
     for size in (8, 32):
