@@ -1,4 +1,4 @@
-"""Which batch norm layers of a model can be folded, into which layers, and why the others cannot."""
+"""Which batch norm layers can be folded, into which layers, and why the others cannot."""
 
 from collections import Counter, defaultdict
 from typing import Any, NamedTuple
@@ -126,7 +126,7 @@ class _Graph:
         if isinstance(layer, keras.layers.InputLayer):
             return f"nothing is before it in {self.model.name!r}"
         reason = check.hindrance(layer) or _linear.hindrance_before(
-            layer, len(x.shape), axis_of(node.operation)
+            layer, x.shape, axis_of(node.operation)
         )
         if reason is None and id(x) in self.ends:
             reason = f"is an end of {self.model.name!r}, too"
@@ -145,7 +145,7 @@ class _Graph:
             return f"after it {len(readers)} layers read it"
         layer = readers[0].operation
         reason = check.hindrance(layer) or _linear.hindrance_after(
-            layer, len(y.shape), axis_of(node.operation)
+            layer, y.shape, axis_of(node.operation), readers[0].outputs[0].shape
         )
         if reason:
             return f"after it is {called(layer)}, which {reason}"

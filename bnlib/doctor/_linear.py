@@ -1,4 +1,4 @@
-"""Layers with a kernel that can take batch norm in: where their channels lie, and the arithmetic."""
+"""Layers that can take batch norm in: where their channels lie, and the arithmetic."""
 
 from typing import NamedTuple
 
@@ -61,28 +61,30 @@ def hindrance(layer):
     return None
 
 
-def hindrance_before(layer, ndim, axis):
+def hindrance_before(layer, shape, axis):
     """Say why a layer cannot take in the batch norm after it.
 
     Args:
         layer: the layer.
-        ndim: how many axes its outputs have.
-        axis: which of them batch norm keeps, not negative.
+        shape: the shape of its outputs.
+        axis: which axis batch norm keeps, not negative.
     """
     if layer.activation is not keras.activations.linear:
         return f"has the activation {layer.activation.__name__!r}, which is not linear"
     if type(layer) is layers.EinsumDense:
-        label = _label(layer, ndim, axis)
-        if label is None or label not in _parts(layer)[1]:
-            return f"has no kernel along axis {axis}, which batch norm keeps"
-        if layer.bias_axes not in (None, label):
-            return f"has a bias along {layer.bias_axes!r}, and not along {label!r}"
-        return None
-    return _wrong_axis(layer, ndim, axis)
+        return _hindrance_in_equation(layer, shape, axis) or _misplaced(shape, axis)
+    return _wrong_axis(layer, len(shape), axis) or _misplaced(shape, axis)
 
 
-def hindrance_after(layer, ndim, axis):
-    """Say why a layer cannot take in the batch norm before it; the arguments are of its inputs."""
+def hindrance_after(layer, shape, axis, output_shape):
+    """Say why a layer cannot take in the batch norm before it.
+
+    Args:
+        layer: the layer.
+        shape: the shape of its inputs.
+        axis: which axis batch norm keeps, not negative.
+        output_shape: the shape of its outputs.
+    """
     kernel = KERNELS.get(type(layer))
     if kernel in (None, TRANSPOSED):
         return "is of a kind that takes in only what comes after it"
@@ -91,7 +93,7 @@ def hindrance_after(layer, ndim, axis):
     padded = getattr(layer, "padding", "valid") != "valid"
     if padded and set(layer.kernel_size) != {1}:
         return "pads with zeros, which batch norm does not shift"
-    return _wrong_axis(layer, ndim, axis)
+    return _wrong_axis(layer, len(shape), axis) or _misplaced(output_shape, axis)
 
 
 def _wrong_axis(layer, ndim, axis):
@@ -102,12 +104,31 @@ def _wrong_axis(layer, ndim, axis):
     return None
 
 
+def _misplaced(shape, axis):
+    """Look out for a fault of Keras 3.15, whose ops.add takes any bias that fits for NHWC's."""
+    if axis < len(shape) - 1 and shape[-1] in (None, shape[axis]):
+        return (
+            f"puts out {shape[-1] or 'any number of'} columns and {shape[axis]} channels: where "
+            "these are equal, Keras adds a bias along the wrong axis"
+        )
+    return None
+
+
 # The equation of an EinsumDense
 
 
 def _parts(layer):
     """Return the letters of inputs, kernel and outputs."""
     return layer.equation.replace("->", ",").split(",")
+
+
+def _hindrance_in_equation(layer, shape, axis):
+    label = _label(layer, len(shape), axis)
+    if label is None or label not in _parts(layer)[1]:
+        return f"has no kernel along axis {axis}, which batch norm keeps"
+    if layer.bias_axes not in (None, label):
+        return f"has a bias along {layer.bias_axes!r}, and not along {label!r}"
+    return None
 
 
 def _label(layer, ndim, axis):

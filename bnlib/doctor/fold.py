@@ -256,11 +256,11 @@ def _compared(result, run):
 def _once(calls):
     """Return the calls of layers that were called once, by id, in order."""
     found, again = {}, set()
-    for call in calls:
-        if id(call.layer) in found:
-            again.add(id(call.layer))
-        found[id(call.layer)] = call
-    return {key: call for key, call in found.items() if key not in again}
+    for each in calls:
+        if id(each.layer) in found:
+            again.add(id(each.layer))
+        found[id(each.layer)] = each
+    return {key: each for key, each in found.items() if key not in again}
 
 
 def _lost(norm, outputs):
