@@ -1,4 +1,4 @@
-"""Which batch norm layers can be folded, into which layers, and why the others cannot."""
+"""Fold batch norm: which layers can be, into which, and why the others cannot."""
 
 from collections import Counter, defaultdict
 from typing import Any, NamedTuple
@@ -10,11 +10,13 @@ import tensorflow as tf
 from bnlib.doctor import _linear
 from bnlib.doctor._linear import axis_of, called
 from bnlib.keras import BatchNormalization
-from bnlib.keras._models import Functional, is_graph
+from bnlib.keras._models import Exchange, Functional, clone, is_graph
 
 NORMS = (keras.layers.BatchNormalization, BatchNormalization)
 
-ELSEWHERE = "it stands in no graph, but is held by the code of another layer, such as TimeDistributed"
+ELSEWHERE = (
+    "it stands in no graph; code of another layer, such as TimeDistributed, holds it"
+)
 
 
 class Fold(NamedTuple):
@@ -47,6 +49,42 @@ class Plan(NamedTuple):
     def taken_in(self, layer):
         """Return the `Fold`s into a layer."""
         return [fold for fold in self.folds.values() if fold.into is layer]
+
+
+class Result(NamedTuple):
+    """A model that was folded, and how.
+
+    Attributes:
+        before: the model.
+        model: the new one.
+        plan: the `Plan`.
+        twins: what followed what; see `bnlib.keras._models`.
+    """
+
+    before: Any
+    model: Any
+    plan: Plan
+    twins: dict
+
+
+def folded(model, norms):
+    """Fold a Sequential or Functional model, and return the `Result`.
+
+    Args:
+        model: the model, built; it is not changed.
+        norms: its batch norm layers.
+
+    Raises:
+        ValueError: when the model cannot be copied.
+    """
+    plan, twins = plan_of(model, norms), {}
+    exchange = Exchange(
+        wanted=lambda layer: id(layer) in plan.weights,
+        make=lambda layer: _linear.with_bias(layer, plan.taken_in(layer)),
+        fill=lambda old, new: _linear.fill(new, plan.weights[id(old)]),
+        dropped=lambda layer: id(layer) in plan.folds,
+    )
+    return Result(model, clone(model, exchange, twins), plan, twins)
 
 
 def plan_of(model, norms):
