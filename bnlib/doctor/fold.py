@@ -22,8 +22,8 @@ class Folded(Row):
         layer: its path, such as "encoder/block1/bn".
         into: the path of the layer that took it in; None when it was left.
         why: where it was, or why it was left, in words.
-        difference: how far the outputs are from those of the model there, as a share of the largest
-            one; None where nothing was compared.
+        difference: how far the outputs of the folded layer are from those of the model there, as
+            a share of the largest one; None where nothing was compared.
     """
 
     layer: str
@@ -60,10 +60,10 @@ def fold(
         data: what to compare the two models on, as the model takes it: arrays, a
             `tf.data.Dataset` or another iterable of batches, of which the first is used. None has
             a small random batch made up.
-        verify: whether to run both models, in inference mode, and to compare the outputs of their
-            layers. Where this proves nothing, since moving statistics are still at 0 or 1 or
-            outputs hardly vary, the same is done with a copy of the model that has random
-            statistics, and the report says so.
+        verify: whether to run both models, in inference mode, and to compare what comes out of
+            each folded layer, and of the models. Where this proves nothing, since moving
+            statistics are still at 0 or 1 or outputs hardly vary, the same is done with a copy of
+            the model that has random statistics, and the report says so.
 
     Returns:
         The new model, and a report with a `Folded` for each batch norm layer.
@@ -71,8 +71,8 @@ def fold(
     Raises:
         TypeError: when `model` is no Keras model, or `data` no data.
         ValueError: when the model is not built, has no batch norm, or is a subclassed one, whose
-            layers its code holds; when it cannot be copied; when an output differs: the error names
-            the first layer that does; when no batch can be made up.
+            layers its code holds; when it cannot be copied; when an output differs, by more than
+            rounding: the error names the layer; when no batch can be made up.
 
     >>> layers = keras.layers
     >>> parts = [layers.Dense(4, name="dense"), layers.BatchNormalization(name="bn")]

@@ -638,8 +638,8 @@ def test_a_wrong_fold_is_found_on_a_fresh_model(monkeypatch):
         return right(kernel, bias, 0 * mean, *rest, **settings)
 
     monkeypatch.setattr(_linear, "fold", forgetful)
-    model = keras.Sequential([keras.Input((3,)), layers.Dense(4), Norm(name="n")])
-    with pytest.raises(ValueError, match=r"layer that differs is 'n' \(Batch"):
+    model = keras.Sequential([keras.Input((3,)), layers.Dense(4, name="d"), Norm()])
+    with pytest.raises(ValueError, match=r"For 'd' \(Dense\), its outputs differ"):
         fold(model)
     fold(model, verify=False)
 
@@ -649,9 +649,26 @@ class Noisy(layers.Layer):
         return x + tf.random.normal(tf.shape(x), dtype=x.dtype)
 
 
-def test_noise_is_told_from_a_fault():
+def test_of_random_outputs_the_layers_are_compared():
     model = chain(Noisy(), layers.Dense(4), Norm(), shape=(3,))
-    with pytest.raises(ValueError, match=r"other outputs each time.*verify=False"):
+    _, report = fold(model)
+    assert report.notes[1].endswith("the model gives others each time.")
+
+
+@keras.saving.register_keras_serializable(package="test")
+class Forgetful(layers.Layer):
+    """A layer with state of which neither its weights nor its configuration know."""
+
+    factor = 1.0
+
+    def call(self, x):
+        return x * self.factor
+
+
+def test_a_copy_that_forgets_is_found():
+    model = chain(layers.Dense(4), Norm(), Forgetful(), shape=(3,))
+    model.layers[-1].factor = 3.0
+    with pytest.raises(ValueError, match=r"For the model itself.*state outside its w"):
         fold(model)
 
 

@@ -271,8 +271,8 @@ FAULTS = {
     ),
     "fresh statistics are taken for evidence": (
         "doctor/_evidence.py",
-        "if _is_fresh(fold.norm) or not",
-        "if not",
+        "if _is_fresh(fold.norm) or not _varies(",
+        "if not _varies(",
         "test_fold.py::test_a_wrong_fold_is_found_on_a_fresh_model",
     ),
     "data that do not vary are taken for evidence": (
