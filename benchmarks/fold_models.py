@@ -1,9 +1,9 @@
 """Fold five architectures of `keras.applications`, and time their answers: part of `make bench`.
 
-Each has random statistics and parameters, set to suit what its layers get, so that the comparison
-of outputs that `fold` makes is evidence. One image and a batch of eight are timed, with
-`predict_on_batch` and as a `tf.function`, with batch norm and folded in turn in one process. The
-figure is the time folded over the time with batch norm.
+Each has random statistics and parameters that suit what its layers get, so that the comparison of
+outputs that `fold` makes is evidence. What it leaves is told by the layers before and after it. One
+image and a batch of eight are timed, with `predict_on_batch` and as a `tf.function`, with batch
+norm and folded in turn in one process. The figure is the time folded over the time with batch norm.
 
     python benchmarks/fold_models.py [--rounds 7] [--size 128] [--json FILE]
 """

@@ -92,10 +92,11 @@ def _compared(result, batch):
         if _is_fresh(fold.norm) or not _varies(fold.norm, outputs[key])
     ]
     apart = _ends(result, batch)
-    text = f"the outputs of folded layers differ by {max(found.values()):.1g} of the largest at most, "
+    worst = max(found.values())
+    text = f"the outputs of folded layers differ by {worst:.1g} of the largest at most"
     if apart is None:
-        return found, idle, text + "and the model gives others each time."
-    return found, idle, text + f"those of the model by {apart:.1g}."
+        return found, idle, f"{text}; the model gives other outputs each time."
+    return found, idle, f"{text}, those of the model by {apart:.1g}."
 
 
 def _seen(model, batch, plan):

@@ -652,7 +652,7 @@ class Noisy(layers.Layer):
 def test_of_random_outputs_the_layers_are_compared():
     model = chain(Noisy(), layers.Dense(4), Norm(), shape=(3,))
     _, report = fold(model)
-    assert report.notes[1].endswith("the model gives others each time.")
+    assert report.notes[1].endswith("the model gives other outputs each time.")
 
 
 @keras.saving.register_keras_serializable(package="test")
