@@ -29,8 +29,7 @@ def evidence(result, data):
     Raises:
         ValueError: when they differ.
     """
-    given = True if data is None else next(iter(Batches(data)))
-    batch = _verify.first_run(result.before, given, REMEDY).batch
+    batch = _batch(result.before, data)
     found, idle, text = _compared(result, batch)
     kind = "a random batch" if data is None else "the first batch of the data"
     notes = [f"Verified on {kind}: {text}"]
@@ -41,6 +40,19 @@ def evidence(result, data):
         )
         notes.append(_evidence_of_a_copy(result.before, batch))
     return found, notes
+
+
+def _batch(model, data):
+    """Return the first batch of the data, or one that is made up, on which the model runs."""
+    if data is None:
+        return _verify.first_run(model, True, REMEDY).batch
+    given = next(iter(Batches(data)))
+    try:
+        return _verify.first_run(model, given).batch
+    except Exception as error:
+        raise ValueError(
+            f"data must be what {model.name!r} takes; it does not run on the first batch: {error}"
+        ) from error
 
 
 def _evidence_of_a_copy(model, batch):

@@ -199,6 +199,8 @@ def _hindrance_of(norm, node, uses, training):
     if training or _training(node):
         return "training=True is wired into its call: it normalises by the batch"
     x, *masks = node.input_tensors
+    if "float" not in x.dtype:
+        return f"it gets {x.dtype}, which it makes floating"
     if any(mask is not getattr(x, "_keras_mask", None) for mask in masks):
         return "a mask of its own is wired into its call"
     if axis_of(norm) is None:
@@ -251,7 +253,8 @@ def _graphs(model):
 def has_plain_call(part):
     """Whether this is a Sequential or Functional model that does what its graph says."""
     plain = (keras.Sequential.call, Functional.call)
-    return is_graph(part) and type(part).call in plain
+    graph = getattr(part, "_functional", part)  # a Sequential may have none
+    return is_graph(part) and type(part).call in plain and graph is not None
 
 
 def _training(node):

@@ -143,21 +143,25 @@ def _label(layer, ndim, axis):
 
 
 def with_bias(layer, norms):
-    """Make a layer anew that has a bias, and neither regularizers nor constraints.
+    """Make a layer anew that has a bias, to be filled.
+
+    What was about its old weights is left out: regularizers, constraints and initializers.
 
     Args:
         layer: the layer.
         norms: the `Fold`s that it takes in.
     """
-    config = layer.get_config()
-    changes = {
-        name: None for name in config if name.endswith(("_regularizer", "_constraint"))
-    }
-    if type(layer) is not layers.EinsumDense:
-        return remake(layer, **changes, use_bias=True)
-    if layer.bias_axes is None:
-        norm = norms[0].norm  # of an EinsumDense, all come after it
-        changes["bias_axes"] = _label(layer, norm.input_spec.ndim, axis_of(norm))
+    changes = {"use_bias": True}
+    for name in layer.get_config():
+        if name.endswith(("_regularizer", "_constraint")):
+            changes[name] = None
+        elif name.endswith("_initializer"):
+            changes[name] = "zeros"
+    if type(layer) is layers.EinsumDense:
+        del changes["use_bias"]
+        norm = norms[0].norm  # all of them come after it, and keep one axis
+        label = _label(layer, norm.input_spec.ndim, axis_of(norm))
+        changes["bias_axes"] = layer.bias_axes or label
     return remake(layer, **changes)
 
 
