@@ -138,6 +138,7 @@ class _Graph:
         nodes = [n for same in graph._nodes_by_depth.values() for n in same]
         self.nodes = [n for n in nodes if not n.is_input]
         self.operations = [n.operation for n in self.nodes]
+        self.starts = {id(t) for t in graph.inputs}
         self.ends = {id(t) for t in graph.outputs}
         self.readers = defaultdict(list)
         for node in self.nodes:
@@ -160,9 +161,9 @@ class _Graph:
 
     def _before(self, node, check):
         x = node.input_tensors[0]
-        layer = x._keras_history.operation
-        if isinstance(layer, keras.layers.InputLayer):
+        if id(x) in self.starts:
             return f"nothing is before it in {self.model.name!r}"
+        layer = x._keras_history.operation
         reason = check.hindrance(layer) or _linear.hindrance_before(
             layer, x.shape, axis_of(node.operation)
         )

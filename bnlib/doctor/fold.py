@@ -74,8 +74,8 @@ def fold(
             layers its code holds; when it cannot be copied; when an output differs, by more than
             rounding: the error names the layer; when no batch can be made up.
 
-    >>> layers = keras.layers
-    >>> parts = [layers.Dense(4, name="dense"), layers.BatchNormalization(name="bn")]
+    >>> import keras
+    >>> parts = [keras.layers.Dense(4, name="dense"), keras.layers.BatchNormalization()]
     >>> folded, report = fold(keras.Sequential([keras.Input((3,)), *parts]))
     >>> [layer.name for layer in folded.layers], report.rows[0].into
     (['dense'], 'dense')
