@@ -18,8 +18,8 @@ REMEDY = "Pass data, as the model takes it, or verify=False to go without."
 # A share of the largest output: what varies less than this shows nothing.
 VARIES = 1e-3
 
-# What a deep model may make of the rounding of its layers, as a multiple of theirs. In ResNet50 with
-# random statistics 3e-6 grows to 9e-5; another wiring would change the outputs altogether.
+# What a deep model may make of the rounding of its layers, as a multiple of theirs. In ResNet50
+# with random statistics 3e-6 grows to 9e-5; another wiring would change the outputs altogether.
 GROWTH, MOST = 200, 0.5
 
 
