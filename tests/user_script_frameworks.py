@@ -26,6 +26,9 @@ def on_models(model: Any, optimizer: Any, loss: Any) -> None:
     BatchNormalization(momentum=0.9, bessel=True)
     swap_out(swap_in(model, in_place=True), verify=False)
     synchronize(model, verify=False)
+    folded, report = doctor.fold(model, np.ones((2, 3)), verify=True)
+    rows: tuple[doctor.Folded, ...] = report.rows
+    print(folded, rows[0].into, rows[0].difference)
     strategy = replicas.mirrored(2)
     step = replicas.train_step(strategy, model, optimizer, loss)
     step(replicas.per_replica(strategy, [[1.0], [2.0]]), None)
@@ -44,6 +47,14 @@ def audited(model: Any, data: Any) -> list[str]:
     finding: doctor.Finding = report.rows[0]
     print(report.worst, finding.where, finding.message, finding.evidence)
     return [each.code for each in report.at_least("warning")]
+
+
+def at_the_doctor(model: Any, data: Any) -> None:
+    report = doctor.recalibrate(model, data, method="fast", layers=["bn"])
+    row: doctor.Recalibrated = report.rows[0]
+    print(report.worst, row.path, row.mean_moved)
+    callback = doctor.Recalibrate(data, every=5, layers="all")
+    print([each.title for each in callback.reports])
 
 
 def between_frameworks(module: Any, values: dict[str, Any]) -> bnlib.BatchNorm:
