@@ -25,6 +25,11 @@ X = friendly((256, 3), np.float32)
 pytestmark = pytest.mark.filterwarnings("ignore:__array__:DeprecationWarning")
 
 
+@pytest.fixture(autouse=True)
+def seeded():
+    keras.utils.set_random_seed(0)
+
+
 def norms_of(model):
     return [v for v in model._flatten_layers() if isinstance(v, Keras)]
 
@@ -366,10 +371,10 @@ def test_messages_have_numbers_and_these_are_the_evidence():
     report = audit(off(0.8, 2), X)
     (row, *_) = (row for row in report if row.code == "BN002")
     assert row.level == "error"
-    assert row.where == "m and 1 more"
+    assert row.where == f"{row.layers[0]} and 1 more"
     np.testing.assert_allclose(row.evidence["n"]["deviations"], 0.8, rtol=1e-3)
     np.testing.assert_allclose(row.evidence["n"]["factor"], 2, rtol=1e-3)
-    worst = row.evidence["m"]
+    worst = row.evidence[row.layers[0]]
     assert f"{worst['deviations']:.2f} deviations" in row.message
     assert f"factor of {worst['factor']:.2f}" in row.message
     json.loads(report.to_json())
