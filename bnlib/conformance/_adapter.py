@@ -67,7 +67,7 @@ class Adapter:
     ...         if not training:
     ...             raise NotImplementedError
     ...         options = {"axis": self.setting.axis, "epsilon": self.setting.epsilon}
-    ...         return bnlib.batch_norm(x, *self.setting.vectors(), **options).y
+    ...         return bnlib.batch_norm(x, *self.setting.vectors(), **options)[0]
     >>> Mine(Setting(3)).forward(np.ones((2, 3)), training=True).sum()
     np.float64(0.0)
     """

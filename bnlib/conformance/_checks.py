@@ -107,6 +107,16 @@ def draw(*shape, seed=0, dtype="float32", axis=-1):
     return np.ascontiguousarray(np.moveaxis(x, -1, axis)).astype(dtype)
 
 
+def call(layer, x, training=True):
+    """Call a layer on a copy of x: only one check is about what it does to x."""
+    return layer.forward(x.copy(), training)
+
+
+def as_wide(y):
+    """Return y in long double, to compare other outputs of the same layer with."""
+    return np.asarray(y).astype(np.longdouble)
+
+
 def distance(got, expected):
     """Return the largest difference; infinity where something is not finite."""
     got = np.asarray(got)

@@ -9,6 +9,8 @@ from bnlib.conformance._checks import (
     GAMMA,
     SPREAD,
     Failed,
+    as_wide,
+    call,
     check,
     compare,
     draw,
@@ -18,6 +20,7 @@ from bnlib.conformance._checks import (
 )
 
 ROWS = 4096
+TINY = 1e-6  # an epsilon that does not count beside a variance of 1
 LOST = (
     "The variance loses its digits, or turns negative: noise or NaN for features that were not"
     " standardised, such as years, prices, pixels or positions."
@@ -27,8 +30,8 @@ LOST = (
 def _far_away(make, mean, deviation):
     noise = np.random.default_rng(0).standard_normal((ROWS, 3))
     x = (mean + deviation * noise * [1, -1, 0.5]).astype(np.float32)
-    layer = make()
-    return graded("y", layer.forward(x, True), right(layer, x))
+    layer = make(epsilon=TINY)
+    return graded("y", call(layer, x), right(layer, x, epsilon=TINY))
 
 
 @check("moments", "mean 1e2, deviation 1: y is right to 1e-3", LOST)
@@ -53,16 +56,17 @@ def mean_1e8(make):
 
 @check(
     "transform",
-    "inference, moving mean 1e6, moving variance 1: y is right to 1e-3",
+    "inference, moving mean 1e6, moving variance 1: as if 1e6 were 0, to 1e-3",
     "x * scale + shift rounds twice at the size of the mean: predictions lose digits that the"
     " statistics have.",
 )
 def inference_mean_1e6(make):
-    layer = make()
-    known = np.full(3, 1e6), np.ones(3)
-    layer.set_state(*known)
+    layer, near = make(), make()
+    layer.set_state(np.full(3, 1e6), np.ones(3))
+    near.set_state(np.zeros(3), np.ones(3))
     x = (1e6 + np.random.default_rng(0).standard_normal((ROWS, 3))).astype(np.float32)
-    return graded("y", layer.forward(x, False), right(layer, x, known))
+    y = as_wide(near.forward(x - np.float32(1e6), False))
+    return graded("y", call(layer, x, False), y)
 
 
 @check(
@@ -73,7 +77,7 @@ def inference_mean_1e6(make):
 def constant_channel(make):
     layer, x = make(), draw(ROWS)
     x[:, 1] = 123456.789
-    return graded("y", layer.forward(x, True), right(layer, x))
+    return graded("y", call(layer, x), right(layer, x))
 
 
 @check(
@@ -83,9 +87,9 @@ def constant_channel(make):
     level="warning",
 )
 def values_of_1e25(make):
-    layer, x = make(), (draw(ROWS) / 1e3).astype(np.float32)
+    layer, x = make(epsilon=TINY), (draw(ROWS) / 1e3).astype(np.float32)
     x[:, 1] *= np.float32(1e25)
-    return compare("y", layer.forward(x, True), right(layer, x), 1e-3)
+    return compare("y", call(layer, x), right(layer, x, epsilon=TINY), 1e-3)
 
 
 @check(
@@ -95,10 +99,10 @@ def values_of_1e25(make):
 )
 def nan_in_its_channel(make):
     layer, x = make(), draw(11)
-    wanted = right(layer, x)[:, 1:2]
+    wanted = as_wide(call(make(), x)[:, 1:2])
     x[3, 0], x[5, 2] = math.nan, math.inf
     try:
-        y = layer.forward(x, True)
+        y = call(layer, x)
     except (ValueError, TypeError) as error:
         return refused(error)
     return compare("y of the third", y[:, 1:2], wanted, 1e-4)
@@ -128,7 +132,7 @@ def _stays_finite(layer):
 def batch_of_one(make):
     layer, x = make(), draw(1)
     try:
-        y = layer.forward(x, True)
+        y = call(layer, x)
     except (ValueError, TypeError) as error:
         return f"{refused(error)}; {_stays_finite(layer)}"
     said = compare("y", y, right(layer, x), 1e-4)
@@ -143,8 +147,10 @@ def batch_of_one(make):
 def empty_batch(make):
     layer, x = make(), np.zeros((0, 3), np.float32)
     try:
-        y = layer.forward(x, True)
-    except Exception as error:
+        y = call(layer, x)
+    except NotImplementedError:
+        raise
+    except Exception as error:  # of whichever kind a framework has for it
         return f"{refused(error)}; {_stays_finite(layer)}"
     if y.shape != x.shape:
         raise Failed(f"y of shape {y.shape}")
@@ -161,12 +167,10 @@ def empty_batch(make):
 )
 def non_contiguous(make):
     x = draw(11)
-    for awkward in (
-        np.asfortranarray(x),
-        np.repeat(np.repeat(x, 2, 0), 2, 1)[::2, ::2],
-    ):
-        layer = make()
-        said = compare("y", layer.forward(awkward, True), right(layer, x), 1e-4)
+    twice = np.repeat(np.repeat(x, 2, 0), 2, 1)
+    wanted = as_wide(call(make(), x))
+    for awkward in (np.asfortranarray(x), twice[::2, ::2]):
+        said = compare("y", make().forward(awkward, True), wanted, 1e-4)
     return said
 
 
@@ -190,12 +194,16 @@ def input_untouched(make):
         lambda: layer.forward(x, False),
         lambda: layer.gradient(x, grad_y),
     )
-    for call in calls:
+    called = 0
+    for each in calls:
         try:
-            call()
+            each()
         except NotImplementedError:
             continue
+        called += 1
         for name, array in arrays.items():
             if not np.array_equal(array, before[name]):
                 raise Failed(f"{name} has been changed")
-    return "the same bytes"
+    if not called:
+        raise NotImplementedError
+    return f"the same bytes after {called} calls"
