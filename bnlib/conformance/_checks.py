@@ -85,6 +85,7 @@ class Make:
             for vectors in (affine, {}):
                 asked = {"dtype": dtype} | vectors | changes
                 try:
+                    call(self(**asked), draw(2, dtype=dtype))
                     return self(**asked), asked
                 except NotImplementedError:
                     continue
