@@ -1,8 +1,10 @@
 """An adapter for Flax, on JAX."""
 
+from typing import Any
+
 import numpy as np
 
-from bnlib.conformance._adapter import Adapter
+from bnlib.conformance._adapter import Adapter, Setting
 
 
 class Flax(Adapter):
@@ -13,7 +15,7 @@ class Flax(Adapter):
         **options: further arguments of the module, such as `use_fast_variance=False`.
     """
 
-    def __init__(self, setting, **options):
+    def __init__(self, setting: Setting, **options: Any) -> None:
         import jax
         from flax import linen
 

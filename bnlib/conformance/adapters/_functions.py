@@ -1,8 +1,10 @@
 """An adapter for a plain function of x."""
 
 import inspect
+from collections.abc import Callable
+from typing import Any
 
-from bnlib.conformance._adapter import Adapter
+from bnlib.conformance._adapter import Adapter, Setting
 
 
 class Function(Adapter):
@@ -23,7 +25,9 @@ class Function(Adapter):
     'ok'
     """
 
-    def __init__(self, setting, function, epsilon=1e-3):
+    def __init__(
+        self, setting: Setting, function: Callable[..., Any], epsilon: float = 1e-3
+    ) -> None:
         taken = inspect.signature(function).parameters
         gamma, beta = setting.vectors()
         asked = {"gamma": gamma, "beta": beta}

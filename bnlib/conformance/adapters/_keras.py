@@ -2,11 +2,12 @@
 
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from bnlib._extras import needed
-from bnlib.conformance._adapter import Adapter
+from bnlib.conformance._adapter import Adapter, Setting
 
 POLICIES = {"float16": "mixed_float16", "bfloat16": "mixed_bfloat16"}
 
@@ -20,7 +21,7 @@ class Keras(Adapter):
         **options: further arguments of the layer.
     """
 
-    def __init__(self, setting, layer=None, **options):
+    def __init__(self, setting: Setting, layer: Any = None, **options: Any) -> None:
         with needed("bnlib.conformance.adapters.Keras", "tf"):
             import keras
 

@@ -1,10 +1,12 @@
 """An adapter for the layer of the NumPy core."""
 
+import io
+
 import numpy as np
 
-from bnlib.conformance._adapter import Adapter
+from bnlib.conformance._adapter import Adapter, Setting
 from bnlib.layer import BatchNorm
-from bnlib.population import Exponential
+from bnlib.population import Exponential, Population
 
 
 class NumPy(Adapter):
@@ -16,7 +18,12 @@ class NumPy(Adapter):
         bessel: whether the moving variance takes in m / (m - 1) times the batch variance.
     """
 
-    def __init__(self, setting, population=Exponential, bessel=False):
+    def __init__(
+        self,
+        setting: Setting,
+        population: type[Population] = Exponential,
+        bessel: bool = False,
+    ) -> None:
         if setting.dtype == "bfloat16":
             raise NotImplementedError
         self.setting, self.population, self.bessel = setting, population, bessel
@@ -56,8 +63,6 @@ class NumPy(Adapter):
 
     def reloaded(self):
         """Go through NumPy's file format."""
-        import io
-
         file = io.BytesIO()
         np.savez(file, **self.layer.state())
         file.seek(0)

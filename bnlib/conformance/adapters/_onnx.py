@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from bnlib.conformance._adapter import Adapter
+from bnlib.conformance._adapter import Adapter, Setting
 
 OPSET = 15
 
@@ -15,7 +15,7 @@ class Onnx(Adapter):
         runtime: "reference" for the evaluator of the package onnx, or "onnxruntime".
     """
 
-    def __init__(self, setting, runtime="reference"):
+    def __init__(self, setting: Setting, runtime: str = "reference") -> None:
         if runtime not in ("reference", "onnxruntime"):
             raise ValueError(
                 f"runtime must be 'reference' or 'onnxruntime'; got {runtime!r}."

@@ -1,9 +1,11 @@
 """An adapter for functions on TensorFlow's tensors."""
 
 import inspect
+from collections.abc import Callable
+from typing import Any
 
 from bnlib._extras import needed
-from bnlib.conformance._adapter import Adapter
+from bnlib.conformance._adapter import Adapter, Setting
 
 
 class TensorFlow(Adapter):
@@ -17,7 +19,12 @@ class TensorFlow(Adapter):
             `bnlib.tf_ops.batch_norm_inference`.
     """
 
-    def __init__(self, setting, training=None, inference=None):
+    def __init__(
+        self,
+        setting: Setting,
+        training: Callable[..., Any] | None = None,
+        inference: Callable[..., Any] | None = None,
+    ) -> None:
         with needed("bnlib.conformance.adapters.TensorFlow", "tf"):
             import tensorflow as tf
 

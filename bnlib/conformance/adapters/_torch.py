@@ -1,10 +1,11 @@
 """An adapter for PyTorch modules."""
 
 import io
+from typing import Any
 
 import numpy as np
 
-from bnlib.conformance._adapter import Adapter
+from bnlib.conformance._adapter import Adapter, Setting
 
 
 class Torch(Adapter):
@@ -16,7 +17,7 @@ class Torch(Adapter):
             `torch.nn.BatchNorm1d`, `2d` or `3d`, by the axes of x.
     """
 
-    def __init__(self, setting, module=None):
+    def __init__(self, setting: Setting, module: Any = None) -> None:
         import torch
 
         if setting.axis % setting.ndim != 1:
