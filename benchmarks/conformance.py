@@ -131,16 +131,16 @@ WHY = [
         " float32 leaves of it is noise, zero, or negative and then NaN.",
     ),
     (
-        ("mean_1e8",),
+        (*FAR, "constant_channel"),
         ("Keras on JAX",),
-        "The mean is summed in float32 in parts, which is better than one by one, and at 1e8 not"
-        " enough.",
+        "y is x * scale + shift. Both are as large as the mean is in deviations, and are rounded"
+        " there.",
     ),
     (
         FAR,
         None,
-        "The mean is summed in float32 and comes out wrong in its last digits; every x - mean is"
-        " off by that, and the variance by its square.",
+        "The mean is summed in float32, and wrong in its last digits. Every x - mean is off by that,"
+        " and the variance by its square. Where y is x * scale + shift, that rounding comes on top.",
     ),
     (
         ("constant_channel",),

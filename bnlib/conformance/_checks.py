@@ -22,10 +22,8 @@ CHAPTERS = {
     "shipping": "appendix/shipping",
     "wild": "appendix/wild",
 }
-CLOSE, BAD = (
-    1e-3,
-    0.1,
-)  # errors of y: up to CLOSE all is well; beyond BAD it is no batch norm
+CLOSE = 1e-3  # an error of y up to which all is well
+BAD = 0.1  # and from which on it is no batch norm
 CENTRE = np.array([800.0, -1500.0, 300.0])  # of each channel
 SPREAD = np.array([500.0, 2000.0, 1000.0])  # large: epsilon has a check of its own
 GAMMA, BETA = np.array([1.5, -0.5, 3.0]), np.array([0.25, 8.0, -2.0])
