@@ -82,7 +82,7 @@ def of_our_layer():
 
 # name: (what must be installed, Keras's backend, a function that returns the maker)
 ALL = {
-    "bnlib, NumPy": (["numpy"], None, lambda: adapters.NumPy),
+    "bnlib on NumPy": (["numpy"], None, lambda: adapters.NumPy),
     "bnlib.tf_ops": (["tensorflow"], None, lambda: adapters.TensorFlow),
     "bnlib.keras": (["keras", "tensorflow"], "tensorflow", of_our_layer),
     "two lines of NumPy": (
@@ -90,14 +90,14 @@ ALL = {
         None,
         lambda: partial(adapters.Function, function=two_lines),
     ),
-    "tf.nn, two functions": (["tensorflow"], None, of_tf_nn),
+    "tf.nn's two functions": (["tensorflow"], None, of_tf_nn),
     "TensorFlow's fused kernel": (["tensorflow"], None, of_fused_kernel),
     "Keras on TensorFlow": (
         ["keras", "tensorflow"],
         "tensorflow",
         lambda: adapters.Keras,
     ),
-    "Keras, synchronized": (
+    "Keras synchronized": (
         ["keras", "tensorflow"],
         "tensorflow",
         lambda: partial(adapters.Keras, synchronized=True),
@@ -106,12 +106,12 @@ ALL = {
     "Keras on PyTorch": (["keras", "torch"], "torch", lambda: adapters.Keras),
     "PyTorch": (["torch"], None, lambda: adapters.Torch),
     "Flax": (["flax", "jax"], None, lambda: adapters.Flax),
-    "Flax, slow variance": (
+    "Flax with slow variance": (
         ["flax", "jax"],
         None,
         lambda: partial(adapters.Flax, use_fast_variance=False),
     ),
-    "ONNX, reference": (["onnx"], None, lambda: adapters.Onnx),
+    "ONNX's reference": (["onnx"], None, lambda: adapters.Onnx),
     "onnxruntime": (
         ["onnx", "onnxruntime"],
         None,
@@ -120,7 +120,7 @@ ALL = {
 }
 
 
-ONE_PASS = "Keras, synchronized", "Keras on PyTorch", "Flax"
+ONE_PASS = "Keras synchronized", "Keras on PyTorch", "Flax"
 FAR = "mean_1e2", "mean_1e4", "mean_1e6", "mean_1e8"
 # (checks, of whom or None for the rest, why they fail): the first that fits is shown.
 WHY = [
@@ -139,8 +139,9 @@ WHY = [
     (
         FAR,
         None,
-        "The mean is summed in float32, and wrong in its last digits. Every x - mean is off by that,"
-        " and the variance by its square. Where y is x * scale + shift, that rounding comes on top.",
+        "The mean is summed in float32, and wrong in its last digits. Every x - mean is off by"
+        " that, and the variance by its square. Where y is x * scale + shift, that rounding comes"
+        " on top.",
     ),
     (
         ("constant_channel",),
@@ -184,13 +185,13 @@ WHY = [
     ),
     (
         ("float16_range",),
-        ("tf.nn, two functions",),
+        ("tf.nn's two functions",),
         "tf.nn.moments sums in float32, and then returns the variance in float16, where it does not"
         " fit.",
     ),
     (
         ("float16", "float16_range", "bfloat16"),
-        ("ONNX, reference",),
+        ("ONNX's reference",),
         "The reference computes in the dtype of x, sums included.",
     ),
     (

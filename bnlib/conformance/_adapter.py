@@ -53,7 +53,7 @@ class Adapter:
     without a copy where your framework can: "input never modified" looks at it afterwards.
 
     Attributes:
-        epsilon: what it is, where it cannot be chosen; else None.
+        epsilon: what the layer really uses; None for what the setting says.
         bessel: whether the moving variance is said to take in m / (m - 1) times the batch variance;
             None where nothing is said.
         debiased: the same for moving statistics that forget their initial values at once.

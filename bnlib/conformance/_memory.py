@@ -78,9 +78,8 @@ def moving_variance(make):
     raise Failed(said[0])
 
 
-def _same(claimed, got):
+def _same(claimed, words, value):
     """Return what was got, unless the layer claims something else."""
-    words, value = got
     if claimed is None or claimed is value:
         return words
     raise Failed(words)
@@ -102,8 +101,9 @@ def bessel(make):
     left = 0.0 if layer.debiased else 0.25
     factor = float(np.median((variance - left) / (batch * (1 - left))))
     if abs(factor - 1.5) < 0.01:
-        return _same(layer.bessel, ("Bessel's: m / (m - 1) times the variance", True))
-    return _same(layer.bessel, (f"{factor:.3g} times the variance, at m = 3", False))
+        return _same(layer.bessel, "m / (m - 1) times the batch variance", True)
+    words = f"{factor:.3g} times " if abs(factor - 1) > 0.01 else ""
+    return _same(layer.bessel, f"{words}the batch variance", False)
 
 
 def _weights(make, momentum):
@@ -143,8 +143,8 @@ def momentum(make):
 def first_update(make):
     layer, (first, _) = _weights(make, 0.9)
     if abs(first - 1) < 1e-3:
-        return _same(layer.debiased, ("forgotten at the first batch", True))
-    return _same(layer.debiased, (f"weight {first:.3g} of the first batch", False))
+        return _same(layer.debiased, "forgotten at the first batch", True)
+    return _same(layer.debiased, f"weight {1 - first:.3g} after the first batch", False)
 
 
 # Modes
