@@ -1,6 +1,7 @@
 """The checks are checked: what is right passes them all, each planted fault fails its own."""
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -17,6 +18,7 @@ from planted_norm import FAULTS, DetachedMean, Reference
 
 import bnlib
 from bnlib import conformance, population
+from bnlib.book.data import stored
 from bnlib.conformance import Adapter, Setting, adapters, check_batch_norm
 from bnlib.keras import BatchNormalization
 from tools.chapters import read_parts
@@ -96,12 +98,60 @@ def test_our_function_on_arrays_passes():
 # Others: what the book says of them
 
 
-def test_keras_fails_where_the_book_says():
+def of_the_page(name):
+    rows = stored("conformance")["found"][name]
+    return {row["check"] for row in rows if row["outcome"] == "failed"}
+
+
+def test_the_page_is_about_these_checks():
+    kept = stored("conformance")
+    names = [check["check"] for check in kept["checks"]]
+    assert names == list(conformance.names())
+    for name, rows in kept["found"].items():
+        assert [row["check"] for row in rows] == names
+        assert of_the_page(name) == set() or not name.startswith("bnlib")
+
+
+def test_keras_fails_where_the_page_says():
     found = {"second_derivative", "inference_mean_1e6", "empty_batch"}
     assert failures(adapters.Keras) == MEANS | found
+    assert of_the_page("Keras on TensorFlow") == MEANS | found
 
 
-def test_pytorch_fails_where_the_book_says():
+def test_keras_on_pytorch_fails_where_the_page_says():
+    """Keras has one backend a process."""
+    code = """
+from bnlib.conformance import adapters, check_batch_norm
+report = check_batch_norm(adapters.Keras)
+print(*(row.check for row in report if row.outcome == "failed"))
+"""
+    environment = os.environ | {"KERAS_BACKEND": "torch"}
+    done = run(sys.executable, "-c", code, env=environment)
+    assert done.returncode == 0, done.stderr
+    found = set(done.stdout.split())
+    assert {"float64", "mean_1e6", "mean_1e8", "empty_batch"} <= found
+    assert found <= of_the_page("Keras on PyTorch")
+
+
+def test_two_lines_of_numpy_fail_where_the_page_says():
+    from benchmarks.conformance import two_lines
+
+    maker = partial(adapters.Function, function=two_lines)
+    assert failures(maker) == of_the_page("two lines of NumPy")
+
+
+def test_every_failure_of_the_page_is_explained():
+    from benchmarks.conformance import reason
+
+    for name, rows in stored("conformance")["found"].items():
+        for row in rows:
+            if row["outcome"] == "failed":
+                assert row["why"] == reason(name, row["check"])
+    with pytest.raises(SystemExit, match="PyTorch fails transform: say why in WHY"):
+        reason("PyTorch", "transform")
+
+
+def test_pytorch_fails_where_the_page_says():
     report = check_batch_norm(adapters.Torch)
     rows = {row.check: row for row in report}
     failed = {name for name, row in rows.items() if row.outcome == "failed"}

@@ -51,7 +51,7 @@ FAULTS = {
         "conformance/adapters/_torch.py",
         '"momentum": 1 - setting.momentum',
         '"momentum": setting.momentum',
-        "test_conformance.py::test_pytorch_fails_where_the_book_says",
+        "test_conformance.py::test_pytorch_fails_where_the_page_says",
     ),
     "the epsilon of a function is lost": (
         "conformance/adapters/_functions.py",
