@@ -175,7 +175,7 @@ WHY = [
     (
         ("float64",),
         None,
-        "Keras takes float64 and float32 together for float32 on every backend but TensorFlow, so a"
+        "On every backend but TensorFlow, Keras's result_type makes float32 of float64, so a"
         " float64 layer computes in float32.",
     ),
     (
