@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 import bnlib
-from bnlib import conformance, conventions, replicas, tf_ops
+from bnlib import conformance, conventions, doctor, replicas, tf_ops
 from bnlib.conformance import Adapter, Checked, Setting, adapters, check_batch_norm
 from bnlib.keras import BatchNormalization, swap_in, swap_out, synchronize
 
@@ -27,10 +27,21 @@ def on_models(model: Any, optimizer: Any, loss: Any) -> None:
     BatchNormalization(momentum=0.9, bessel=True)
     swap_out(swap_in(model, in_place=True), verify=False)
     synchronize(model, verify=False)
+    folded, report = doctor.fold(model, np.ones((2, 3)), verify=True)
+    rows: tuple[doctor.Folded, ...] = report.rows
+    print(folded, rows[0].into, rows[0].difference)
     strategy = replicas.mirrored(2)
     step = replicas.train_step(strategy, model, optimizer, loss)
     step(replicas.per_replica(strategy, [[1.0], [2.0]]), None)
     print(replicas.join_workers(timeout=1.5))
+
+
+def at_the_doctor(model: Any, data: Any) -> None:
+    report = doctor.recalibrate(model, data, method="fast", layers=["bn"])
+    row: doctor.Recalibrated = report.rows[0]
+    print(report.worst, row.path, row.mean_moved)
+    callback = doctor.Recalibrate(data, every=5, layers="all")
+    print([each.title for each in callback.reports])
 
 
 def between_frameworks(module: Any, values: dict[str, Any]) -> bnlib.BatchNorm:

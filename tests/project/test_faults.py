@@ -263,6 +263,12 @@ FAULTS = {
         "(bias + shift).astype",
         "test_parameters.py::test_convolution",
     ),
+    "a convolution is folded forward without its other places": (
+        "parameters.py",
+        ".sum(axis=kept.axes)",
+        "[(slice(-1, None),) * (kernel.ndim - 2)].sum(axis=kept.axes)",
+        "test_parameters.py::test_forward_into_a_convolution",
+    ),
     "fast: a doubtful channel is believed": (
         "blocks/_twins.py",
         "    if doubt.any():",
@@ -335,6 +341,60 @@ FAULTS = {
         "np.fmax.reduce(np.abs(mean))) > np.inf",
         "test_blocks.py::test_statistics_near_the_ends_of_the_range",
     ),
+    "recalibrate: the spread between batches is forgotten": (
+        "doctor/recalibrate.py",
+        "+ share * (1 - share) * away**2",
+        "+ 0 * away**2",
+        "test_recalibrate.py::test_exact_is_one_batch_of_all_data",
+    ),
+    "recalibrate: layers in the order in which they are held": (
+        "doctor/recalibrate.py",
+        "order = _order(first.calls)",
+        "order = list(self._layers)",
+        "test_recalibrate.py::test_exact_is_one_batch_of_all_data",
+    ),
+    "recalibrate: values under a mask count": (
+        "doctor/recalibrate.py",
+        "    if mask is None:\n        mean, variance",
+        "    if True:\n        mean, variance",
+        "test_recalibrate.py::test_values_under_a_mask_do_not_count",
+    ),
+    "recalibrate: only the first call of a shared layer counts": (
+        "doctor/recalibrate.py",
+        "several = any(calls.count(key) > 1 for calls in first.calls)",
+        "several = False",
+        "test_recalibrate.py::test_a_shared_layer_pools_its_calls",
+    ),
+    "recalibrate: frozen layers too": (
+        "doctor/recalibrate.py",
+        "chosen = [p for p in found if p.layer.trainable]",
+        "chosen = found",
+        "test_recalibrate.py::test_a_frozen_layer_keeps_its_statistics_unless_it_is_named",
+    ),
+    "recalibrate: a walk leaves traces": (
+        "doctor/recalibrate.py",
+        "with undisturbed(self._model):",
+        "if undisturbed:",
+        "test_recalibrate.py::test_nothing_but_the_statistics_changes",
+    ),
+    "recalibrate: half of it stays when it is interrupted": (
+        "doctor/recalibrate.py",
+        "        restore()\n        raise",
+        "        raise",
+        "test_recalibrate.py::test_an_interruption_on_the_way_leaves_the_model_as_it_was",
+    ),
+    "recalibrate: renorm's deviation without epsilon": (
+        "doctor/recalibrate.py",
+        "new += [np.sqrt(variance + layer.epsilon), pool.mean]",
+        "new += [np.sqrt(variance), pool.mean]",
+        "test_recalibrate.py::test_options_of_our_layer",
+    ),
+    "recalibrate: the callback waits for the end of the epoch": (
+        "doctor/recalibrate.py",
+        "def on_test_begin(",
+        "def on_test_start(",
+        "test_recalibrate.py::test_the_callback_before_each_second_validation",
+    ),
 }
 
 
@@ -346,6 +406,60 @@ LAYER, MEMORY = "keras/layer.py", "keras/population.py"
 
 # The same for what needs TensorFlow; all are run in one process
 TENSOR_FAULTS = {
+    "a transposed kernel is folded along its inputs": (
+        "doctor/_linear.py",
+        'TRANSPOSED = Kernel("kernel", -2)',
+        'TRANSPOSED = Kernel("kernel", -1)',
+        "test_fold.py::test_into_the_layer_before",
+    ),
+    "the folded layer forgets its own bias": (
+        "doctor/_linear.py",
+        "bias = None if bias is None else bias.ravel()",
+        "bias = None",
+        "test_fold.py::test_into_the_layer_before",
+    ),
+    "a branch is folded": (
+        "doctor/_folding.py",
+        "len(self.readers[id(x)]) > 1",
+        "len(self.readers[id(x)]) > 9",
+        "test_fold.py::test_what_is_left[read by others]",
+    ),
+    "an output of the model is folded": (
+        "doctor/_folding.py",
+        "if reason is None and id(x) in self.ends:",
+        "if False:",
+        "test_fold.py::test_what_is_left[an output]",
+    ),
+    "a shared layer is folded": (
+        "doctor/_folding.py",
+        "if self.uses[id(layer)] > 1:",
+        "if False:",
+        "test_fold.py::test_what_is_left[a shared layer]",
+    ),
+    "a padded convolution takes in what comes before": (
+        "doctor/_linear.py",
+        "if padded and set(layer.kernel_size) != {1}:",
+        "if False:",
+        "test_fold.py::test_what_is_left_of_images[padded]",
+    ),
+    "training=True of a model around is not seen": (
+        "doctor/_folding.py",
+        "visit(node.operation, training or _training(node))",
+        "visit(node.operation, training)",
+        "test_fold.py::test_what_is_left[training=True outside]",
+    ),
+    "fresh statistics are taken for evidence": (
+        "doctor/_evidence.py",
+        "if _is_fresh(fold.norm) or not _varies(",
+        "if not _varies(",
+        "test_fold.py::test_a_wrong_fold_is_found_on_a_fresh_model",
+    ),
+    "data that do not vary are taken for evidence": (
+        "doctor/_evidence.py",
+        "return spread > VARIES * np.abs(y).max()",
+        "return True",
+        "test_fold.py::test_data_that_do_not_vary_are_no_evidence",
+    ),
     "keras: Bessel swapped": (
         MEMORY,
         "if self.bessel:",
