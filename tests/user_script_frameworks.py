@@ -4,12 +4,14 @@ Only its types are checked, for neither TensorFlow nor Keras tells its own: what
 """
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 import bnlib
-from bnlib import conventions, doctor, replicas, tf_ops
+from bnlib import conformance, conventions, doctor, replicas, tf_ops
+from bnlib.conformance import Adapter, Checked, Setting, adapters, check_batch_norm
 from bnlib.keras import BatchNormalization, swap_in, swap_out, synchronize
 
 
@@ -75,3 +77,24 @@ def between_frameworks(module: Any, values: dict[str, Any]) -> bnlib.BatchNorm:
     print(wrong, values, params.inference(np.ones((3, 2))), row.keep)
     print(conventions.variance_factor(32, source=True, target=False))
     return params.layer()
+
+
+class Mine(Adapter):
+    def forward(self, x: Any, training: bool) -> Any:
+        return bnlib.batch_norm(x, epsilon=self.setting.epsilon)[0]
+
+
+def is_it_batch_norm() -> Checked:
+    print(len(conformance.names()), Setting(3, axis=1).vectors())
+    for maker in (
+        adapters.Flax,
+        partial(adapters.Function, function=np.sin),
+        adapters.Keras,
+        adapters.NumPy,
+        adapters.Onnx,
+        adapters.TensorFlow,
+        adapters.Torch,
+    ):
+        check_batch_norm(maker, only={"transform"}, skip=(), name="one of ours")
+    report = check_batch_norm(Mine)
+    return report.at_least("error")[0]

@@ -17,6 +17,48 @@ BREAKS = {
 
 # name: (file, text in it, what the fault makes of it, the test that must catch it)
 FAULTS = {
+    "an error in a check is a pass": (
+        "conformance/_run.py",
+        "outcome, level = FAILED, check.level",
+        'outcome, level = PASSED, "ok"',
+        "test_conformance.py::test_an_error_inside_is_a_failure_that_is_told",
+    ),
+    "nothing offered is a pass": (
+        "conformance/_run.py",
+        "if not offered:",
+        "if False:",
+        "test_conformance.py::test_nothing_offered_is_no_pass",
+    ),
+    "every error of the large means is a warning": (
+        "conformance/_checks.py",
+        "BAD = 0.1",
+        "BAD = 1e9",
+        "test_conformance.py::test_levels_follow_the_size_of_the_error",
+    ),
+    "any momentum will do": (
+        "conformance/_memory.py",
+        "abs(second - 0.1) < 1e-3",
+        "abs(second - 0.5) < 1",
+        "test_conformance.py::test_a_fault_fails_its_checks_and_no_others",
+    ),
+    "a gradient need not be orthogonal": (
+        "conformance/_values.py",
+        "if worst <= most:",
+        "if worst <= 2:",
+        "test_conformance.py::test_a_fault_fails_its_checks_and_no_others",
+    ),
+    "PyTorch's momentum is not translated": (
+        "conformance/adapters/_torch.py",
+        '"momentum": 1 - setting.momentum',
+        '"momentum": setting.momentum',
+        "test_conformance.py::test_pytorch_fails_where_the_page_says",
+    ),
+    "the epsilon of a function is lost": (
+        "conformance/adapters/_functions.py",
+        "self.epsilon = epsilon",
+        "pass",
+        "test_conformance.py::test_the_epsilon_of_a_function_is_believed",
+    ),
     "momentum is not compared": (
         "conventions/_compare.py",
         'for name in ("epsilon", "momentum"):',
