@@ -25,6 +25,9 @@ def on_models(model: Any, optimizer: Any, loss: Any) -> None:
     BatchNormalization(momentum=0.9, bessel=True)
     swap_out(swap_in(model, in_place=True), verify=False)
     synchronize(model, verify=False)
+    folded, report = doctor.fold(model, np.ones((2, 3)), verify=True)
+    rows: tuple[doctor.Folded, ...] = report.rows
+    print(folded, rows[0].into, rows[0].difference)
     strategy = replicas.mirrored(2)
     step = replicas.train_step(strategy, model, optimizer, loss)
     step(replicas.per_replica(strategy, [[1.0], [2.0]]), None)

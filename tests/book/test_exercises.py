@@ -804,19 +804,27 @@ ANSWERS = [
     # conventions
     (
         on_conventions.momentum,
-        lambda theirs: None if theirs is None else 1 - theirs,
-        "Correct. It matters",
+        lambda old, now, new: np.mean((new - now) / (old - now)),
+        "Correct. And 1 minus",
     ),
-    (on_conventions.momentum, lambda theirs: None, "returns nothing"),
-    (on_conventions.momentum, lambda theirs: theirs, "weight of the new value"),
-    (on_conventions.momentum, lambda theirs: 9 * theirs, "their sum"),
-    (on_conventions.momentum, lambda theirs: 1 - (theirs or 0), "becomes of None"),
-    (on_conventions.momentum, lambda theirs: 1 - theirs, "becomes of None"),
+    (on_conventions.momentum, lambda old, now, new: None, "returns nothing"),
+    (
+        on_conventions.momentum,
+        lambda old, now, new: (new - now) / (old - now),
+        "return one number",
+    ),
+    (
+        on_conventions.momentum,
+        lambda old, now, new: np.mean((new - old) / (now - old)),
+        "That is PyTorch's",
+    ),
+    (on_conventions.momentum, lambda old, now, new: 0.9, "What is after - batch"),
     (on_conventions.caffe, lambda m, v, w: _divided(m, v, w), "Correct. As Caffe"),
     (on_conventions.caffe, lambda m, v, w: None, "returns nothing"),
     (on_conventions.caffe, lambda m, v, w: (m, v), "what was their weight"),
     (on_conventions.caffe, lambda m, v, w: (m / w, v / w**2), "divided by the factor"),
     (on_conventions.caffe, lambda m, v, w: (m / w, v / w), "factor 0"),
+    (on_conventions.caffe, lambda m, v, w: (m * (1 / w), v * (1 / w)), "factor 0"),
     (
         on_conventions.caffe,
         lambda m, v, w: (m / 8, v / 8),
@@ -832,7 +840,7 @@ ANSWERS = [
     (on_conventions.wrong_parameter, ("bn1", "gamma", 0), "Which layer does not"),
     (on_conventions.wrong_parameter, ("bn3", "eps", 0), "no field of BNParams"),
     (on_conventions.wrong_parameter, ("bn3", "momentum", 0), "not show in outputs"),
-    (on_conventions.wrong_parameter, ("bn3", "beta", 0), "that of a new layer"),
+    (on_conventions.wrong_parameter, ("bn3", "beta", 0), "bn3 is the right choice"),
     (on_conventions.wrong_parameter, ("bn3", "gamma", [1.0] * 4), "what is the ratio"),
     (on_conventions.convert, lambda s, e: _converted(s, e), "Correct. The outputs"),
     (on_conventions.convert, lambda s, e: None, "three lists"),
@@ -865,6 +873,17 @@ ANSWERS = [
             _converted(s, e)[2],
         ),
         "Keras's order is gamma",
+    ),
+    (on_conventions.convert, lambda s, e: _in_gamma(s, e), "Correct. The outputs"),
+    (on_conventions.convert, lambda s, e: _in_gamma(s, 2 * e), "Leave gamma, beta"),
+    (
+        on_conventions.convert,
+        lambda s, e: (
+            _converted(s, e)[0],
+            [*_converted(s, e)[1][:3], 1.0],
+            _converted(s, e)[2],
+        ),
+        "one number a channel",
     ),
     (on_conventions.convert, lambda s, e: _converted(s, 0), "under PyTorch's root"),
     (on_conventions.convert, lambda s, e: _converted(s, e**2), "variance + eps"),
@@ -1082,6 +1101,13 @@ def _converted(state, eps):
     norm[3] = norm[3] + eps
     conv = [state["conv.weight"].transpose(2, 3, 1, 0)]
     return conv, norm, [state["fc.weight"].T, state["fc.bias"]]
+
+
+def _in_gamma(state, eps):
+    """Another right answer: gamma makes up for epsilon, and the variance stays."""
+    conv, norm, dense = _converted(state, 0)
+    norm[0] = norm[0] * np.sqrt(norm[3] / (norm[3] + eps))
+    return conv, norm, dense
 
 
 def _divided(sum_mean, sum_variance, factor):

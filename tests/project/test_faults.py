@@ -221,6 +221,12 @@ FAULTS = {
         "(bias + shift).astype",
         "test_parameters.py::test_convolution",
     ),
+    "a convolution is folded forward without its other places": (
+        "parameters.py",
+        ".sum(axis=kept.axes)",
+        "[(slice(-1, None),) * (kernel.ndim - 2)].sum(axis=kept.axes)",
+        "test_parameters.py::test_forward_into_a_convolution",
+    ),
     "fast: a doubtful channel is believed": (
         "blocks/_twins.py",
         "    if doubt.any():",
@@ -358,6 +364,60 @@ LAYER, MEMORY = "keras/layer.py", "keras/population.py"
 
 # The same for what needs TensorFlow; all are run in one process
 TENSOR_FAULTS = {
+    "a transposed kernel is folded along its inputs": (
+        "doctor/_linear.py",
+        'TRANSPOSED = Kernel("kernel", -2)',
+        'TRANSPOSED = Kernel("kernel", -1)',
+        "test_fold.py::test_into_the_layer_before",
+    ),
+    "the folded layer forgets its own bias": (
+        "doctor/_linear.py",
+        "bias = None if bias is None else bias.ravel()",
+        "bias = None",
+        "test_fold.py::test_into_the_layer_before",
+    ),
+    "a branch is folded": (
+        "doctor/_folding.py",
+        "len(self.readers[id(x)]) > 1",
+        "len(self.readers[id(x)]) > 9",
+        "test_fold.py::test_what_is_left[read by others]",
+    ),
+    "an output of the model is folded": (
+        "doctor/_folding.py",
+        "if reason is None and id(x) in self.ends:",
+        "if False:",
+        "test_fold.py::test_what_is_left[an output]",
+    ),
+    "a shared layer is folded": (
+        "doctor/_folding.py",
+        "if self.uses[id(layer)] > 1:",
+        "if False:",
+        "test_fold.py::test_what_is_left[a shared layer]",
+    ),
+    "a padded convolution takes in what comes before": (
+        "doctor/_linear.py",
+        "if padded and set(layer.kernel_size) != {1}:",
+        "if False:",
+        "test_fold.py::test_what_is_left_of_images[padded]",
+    ),
+    "training=True of a model around is not seen": (
+        "doctor/_folding.py",
+        "visit(node.operation, training or _training(node))",
+        "visit(node.operation, training)",
+        "test_fold.py::test_what_is_left[training=True outside]",
+    ),
+    "fresh statistics are taken for evidence": (
+        "doctor/_evidence.py",
+        "if _is_fresh(fold.norm) or not _varies(",
+        "if not _varies(",
+        "test_fold.py::test_a_wrong_fold_is_found_on_a_fresh_model",
+    ),
+    "data that do not vary are taken for evidence": (
+        "doctor/_evidence.py",
+        "return spread > VARIES * np.abs(y).max()",
+        "return True",
+        "test_fold.py::test_data_that_do_not_vary_are_no_evidence",
+    ),
     "keras: Bessel swapped": (
         MEMORY,
         "if self.bessel:",
