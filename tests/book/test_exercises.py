@@ -173,16 +173,28 @@ def _faulty(**faults):
                 return tf.nn.batch_normalization(
                     x, mean, variance, self.gamma, self.beta, self.epsilon
                 )
+            if len(x.shape) < faults.get("rank", 0):
+                raise ValueError(f"images must have 4 axes; got {len(x.shape)}.")
+            if "rows" in faults and len(x.shape) == 2:
+                return x
             y = super().__call__(x, faults.get("mode", training))
             if "always" in faults and not training:
                 self.remember(self.moving_mean + 1, self.moving_variance)
             return y
 
         def remember(self, mean, variance):
+            if "equals" in faults:
+                self.moving_mean = 0.75 * self.moving_mean + 0.25 * mean
+                return
             m = 60 if "bessel" in faults else np.inf
             super().remember(mean, variance * (m / (m - 1) if m == 60 else 1))
 
     return Faulty
+
+
+def _moves(times):
+    """Return an answer to the exercise that counts reads and writes: so many of an array."""
+    return lambda shape, each, bandwidth: times * np.prod(shape) * each / bandwidth
 
 
 def first(x, gamma, beta, epsilon=1e-3):
@@ -883,7 +895,9 @@ ANSWERS = [
     (on_tf_ops.biased, lambda v, n: v * n / (n - 1), "take it out"),
     (on_tf_ops.biased, lambda v, n: v / n, "5/4"),
     (on_tf_ops.biased, lambda v, n: 0.75 * v - (n == 1), "One value has variance 0"),
+    (on_tf_ops.biased, lambda v, n: v / (n / (n - 1)), "multiply instead"),
     (on_tf_ops.channels_first, first, "Correct. Width"),
+    (on_tf_ops.channels_first, lambda x, g, b: first(x, b, g), "offset before the"),
     (on_tf_ops.channels_first, lambda x, g, b: x.mean(), "has ()"),
     (
         on_tf_ops.channels_first,
@@ -903,28 +917,19 @@ ANSWERS = [
         ),
         "The axes are right",
     ),
-    (
-        on_tf_ops.step_time,
-        lambda s, n, b: 8 * np.prod(s) * n / b,
-        "Correct. In float16",
-    ),
+    (on_tf_ops.step_time, _moves(13), "Correct. In float16"),
     (on_tf_ops.step_time, lambda s, n, b: None, "returns nothing"),
     (on_tf_ops.step_time, lambda s, n, b: np.array(s), "one number"),
-    (on_tf_ops.step_time, lambda s, n, b: np.prod(s) * n / b, "to read x once"),
-    (on_tf_ops.step_time, lambda s, n, b: 2 * np.prod(s) * n / b, "That is one pass"),
-    (on_tf_ops.step_time, lambda s, n, b: 3 * np.prod(s) * n / b, "the forward pass"),
-    (on_tf_ops.step_time, lambda s, n, b: 4 * np.prod(s) * n / b, "a read and a write"),
-    (
-        on_tf_ops.step_time,
-        lambda s, n, b: 5 * np.prod(s) * n / b,
-        "backward pass alone",
-    ),
-    (on_tf_ops.step_time, lambda s, n, b: 6 * np.prod(s) * n / b, "Two reads"),
-    (on_tf_ops.step_time, lambda s, n, b: 7 * np.prod(s) * n / b, "One read"),
-    (on_tf_ops.step_time, lambda s, n, b: 32 * np.prod(s) * n / b, "what is the least"),
-    (on_tf_ops.step_time, lambda s, n, b: 8 * np.prod(s) / b, "one pass"),
+    (on_tf_ops.step_time, _moves(1), "one move"),
+    (on_tf_ops.step_time, _moves(5), "ReLU alone"),
+    (on_tf_ops.step_time, _moves(8), "batch norm alone, or with"),
+    (on_tf_ops.step_time, _moves(10), "What does its backward"),
+    (on_tf_ops.step_time, _moves(11), "two are missing"),
+    (on_tf_ops.step_time, _moves(12), "reads two arrays"),
+    (on_tf_ops.step_time, _moves(37), "what is the least"),
+    (on_tf_ops.step_time, lambda s, n, b: 13 * np.prod(s) / b, "bytes has one"),
     (on_tf_ops.step_time, lambda s, n, b: b, "over bytes in a second"),
-    (on_tf_ops.step_time, lambda s, n, b: 32 * np.prod(s) / b, "2 bytes"),
+    (on_tf_ops.step_time, lambda s, n, b: 52 * np.prod(s) / b, "2 bytes"),
     (on_tf_ops.layer, PlainNorm, "Correct. Two variables"),
     (on_tf_ops.layer, _faulty(moving_mean=None), "needs `self.moving_mean`"),
     (on_tf_ops.layer, _faulty(start=2), "start at 1"),
@@ -937,6 +942,9 @@ ANSWERS = [
     (on_tf_ops.layer, _faulty(bessel=True), "And the variance?"),
     (on_tf_ops.layer, _faulty(mode=True), "In inference: the moving"),
     (on_tf_ops.layer, _faulty(always=True), "leave the moving statistics alone"),
+    (on_tf_ops.layer, _faulty(equals=True), "a symbol of the traced"),
+    (on_tf_ops.layer, _faulty(rank=4), "(N, C) raise an error"),
+    (on_tf_ops.layer, _faulty(rows=True), "And on rows"),
     # keras
     (on_replicas.pool, lambda m, v, n: _pool(m, v, n), "Correct. The spread within"),
     (on_replicas.pool, lambda m, v, n: (m.mean(0), v.mean(0)), "count alike"),
