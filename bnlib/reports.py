@@ -176,4 +176,6 @@ def _plain(value):
         value = value.item()
     if isinstance(value, float) and not np.isfinite(value):
         return str(value)
+    if callable(value):
+        return value.__name__
     return value

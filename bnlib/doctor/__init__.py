@@ -5,6 +5,17 @@ out of a model that is done with training. Each gives a `bnlib.reports.Report`. 
 `swap_out` and `synchronize`, of `bnlib.keras`, exchange the layers.
 """
 
+from bnlib.doctor.audit import RULES, Case, Fault, Finding, Rule, audit
 from bnlib.keras import swap_in, swap_out, synchronize
 
-__all__ = ["swap_in", "swap_out", "synchronize"]
+__all__ = [
+    "RULES",
+    "Case",
+    "Fault",
+    "Finding",
+    "Rule",
+    "audit",
+    "swap_in",
+    "swap_out",
+    "synchronize",
+]
