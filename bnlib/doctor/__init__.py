@@ -15,6 +15,13 @@ __all__ = [
     "Finding",
     "Rule",
     "audit",
+from bnlib.doctor.recalibrate import Recalibrate, Recalibrated, recalibrate
+from bnlib.keras import swap_in, swap_out, synchronize
+
+__all__ = [
+    "Recalibrate",
+    "Recalibrated",
+    "recalibrate",
     "swap_in",
     "swap_out",
     "synchronize",

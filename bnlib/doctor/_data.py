@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator
+from numbers import Integral
 from typing import Any
 
 import keras
@@ -26,10 +27,17 @@ class Batches:
 
     Raises:
         TypeError: for anything else.
-        ValueError: for an endless dataset.
+        ValueError: for an endless dataset, or a `batch_size` that is none.
     """
 
     def __init__(self, data: Any, batch_size: int = 32):
+        if isinstance(batch_size, bool) or not (
+            isinstance(batch_size, Integral) and batch_size > 0
+        ):
+            raise ValueError(
+                f"batch_size must be a positive whole number; got {batch_size!r}. Use 32 when in "
+                "doubt."
+            )
         self._data, self._size = data, batch_size
         self._walks = 0
         self.repeatable = not isinstance(data, Iterator)
