@@ -26,3 +26,7 @@ __all__ = [
     "swap_out",
     "synchronize",
 ]
+from bnlib.doctor.fold import Folded, fold
+from bnlib.keras import swap_in, swap_out, synchronize
+
+__all__ = ["Folded", "fold", "swap_in", "swap_out", "synchronize"]
