@@ -6,6 +6,8 @@ out of a model that is done with training. Each gives a `bnlib.reports.Report`. 
 """
 
 from bnlib.doctor.audit import RULES, Case, Fault, Finding, Rule, audit
+from bnlib.doctor.fold import Folded, fold
+from bnlib.doctor.recalibrate import Recalibrate, Recalibrated, recalibrate
 from bnlib.keras import swap_in, swap_out, synchronize
 
 __all__ = [
@@ -13,20 +15,14 @@ __all__ = [
     "Case",
     "Fault",
     "Finding",
-    "Rule",
-    "audit",
-from bnlib.doctor.recalibrate import Recalibrate, Recalibrated, recalibrate
-from bnlib.keras import swap_in, swap_out, synchronize
-
-__all__ = [
+    "Folded",
     "Recalibrate",
     "Recalibrated",
+    "Rule",
+    "audit",
+    "fold",
     "recalibrate",
     "swap_in",
     "swap_out",
     "synchronize",
 ]
-from bnlib.doctor.fold import Folded, fold
-from bnlib.keras import swap_in, swap_out, synchronize
-
-__all__ = ["Folded", "fold", "swap_in", "swap_out", "synchronize"]
