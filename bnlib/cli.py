@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 
@@ -302,9 +303,11 @@ def _arrays(path):
             f"{path} must be a .npy or a .npz of plain arrays. Save it with numpy.savez."
         )
     try:
-        read = np.load(path, allow_pickle=False)
-        return {"x": read} if isinstance(read, np.ndarray) else dict(read)
-    except (ValueError, EOFError) as error:
+        if path.suffix == ".npy":
+            return {"x": np.load(path, allow_pickle=False)}
+        with np.load(path, allow_pickle=False) as file:
+            return dict(file)
+    except (ValueError, EOFError, BadZipFile) as error:
         raise ValueError(
             f"{path} must be a .npy or a .npz of plain arrays: {_in_one_line(error)}"
         ) from error

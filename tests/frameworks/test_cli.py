@@ -6,6 +6,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
 
 import json
+import shutil
 import subprocess
 import sys
 import time
@@ -48,12 +49,20 @@ def inputs(n=300):
     return np.random.default_rng(0).normal(3, 2, (n, 4)).astype("f4")
 
 
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """Make the files once."""
+    folder = tmp_path_factory.mktemp("made")
+    sick().save(folder / "model.keras")
+    np.savez(folder / "data.npz", x=inputs(), y=np.zeros(300))
+    return folder
+
+
 @pytest.fixture
-def folder(tmp_path, monkeypatch):
+def folder(made, tmp_path, monkeypatch):
     """A folder with a model and data, in which the command runs."""
+    shutil.copytree(made, tmp_path, dirs_exist_ok=True)
     monkeypatch.chdir(tmp_path)
-    sick().save("model.keras")
-    np.savez("data.npz", x=inputs(), y=np.zeros(300))
     return tmp_path
 
 
@@ -201,8 +210,9 @@ BAD = {
     "no such data": ("audit model.keras --data none.npz", "no such file"),
     "not data": ("audit model.keras --data model.keras", "plain arrays"),
     "pickled data": ("audit model.keras --data pickled.npz", "plain arrays"),
+    "text": ("audit model.keras --data text.npz", "plain arrays"),
     "two arrays": (
-        ["audit", "model.keras", "--data", "two.npz"],
+        "audit model.keras --data two.npz",
         "must hold one array",
     ),
     "wrong shape": ("audit model.keras --data wide.npz", "bnlib: "),
@@ -233,16 +243,27 @@ BAD = {
 }
 
 
-@pytest.mark.parametrize("case", BAD)
-def test_bad_input(folder, case):
-    x = inputs(8)
-    keras.Sequential([keras.Input((4,)), layers.Dense(2)]).save("plain.keras")
+@pytest.fixture(scope="module")
+def poor(made, tmp_path_factory):
+    """Make files that are of no use, once."""
+    folder, x = tmp_path_factory.mktemp("poor"), inputs(8)
+    shutil.copytree(made, folder, dirs_exist_ok=True)
+    keras.Sequential([keras.Input((4,)), layers.Dense(2)]).save(folder / "plain.keras")
     (folder / "text.keras").write_text("hello")
+    (folder / "text.npz").write_text("hello")
     pickled(folder / "pickled.npz")
-    np.savez("two.npz", a=x, b=x)
-    np.savez("wide.npz", x=np.ones((8, 7)))
-    np.savez("empty.npz", x=x[:0])
-    np.savez("nan.npz", x=np.where(x > 3, np.nan, x))
+    np.savez(folder / "two.npz", a=x, b=x)
+    np.savez(folder / "wide.npz", x=np.ones((8, 7)))
+    np.savez(folder / "empty.npz", x=x[:0])
+    np.savez(folder / "nan.npz", x=np.where(x > 3, np.nan, x))
+    return folder
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_input(poor, tmp_path, monkeypatch, case):
+    shutil.copytree(poor, tmp_path, dirs_exist_ok=True)
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path
     before = names(folder)
     contents = [path.read_bytes() for path in sorted(folder.iterdir())]
     line, words = BAD[case]
