@@ -112,7 +112,7 @@ class Batches:
             return
         data = self._data() if isinstance(self._data, Callable) else self._data
         if isinstance(data, keras.utils.PyDataset):
-            data = (data[place] for place in range(data.num_batches))
+            data = map(data.__getitem__, range(data.num_batches))
         for batch in data:
             inputs, _, _ = keras.utils.unpack_x_y_sample_weight(batch)
             yield keras.tree.map_structure(_as_array, inputs)
@@ -123,7 +123,10 @@ def _as_array(value):
 
 
 def _first(batch):
-    return keras.tree.flatten(batch)[0]
+    arrays = keras.tree.flatten(batch)
+    if not arrays:
+        raise ValueError("data must hold examples; got none.")
+    return arrays[0]
 
 
 def _same_length(arrays):

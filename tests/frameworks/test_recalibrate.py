@@ -126,7 +126,7 @@ def subclassed():
 
 
 ARCHITECTURES = {"residual": residual, "subclassed": subclassed}
-IMAGES = friendly((50, 6, 6, 2))
+IMAGES = friendly((30, 6, 6, 2))
 
 
 @pytest.mark.usefixtures("float64")
@@ -135,7 +135,7 @@ def test_exact_is_one_batch_of_all_data(architecture):
     model = disturb(ARCHITECTURES[architecture]())
     expected = oracle(model, IMAGES)
     rng = np.random.default_rng(0)
-    for size, order in ((7, np.arange(50)), (20, rng.permutation(50))):
+    for size, order in ((7, np.arange(30)), (20, rng.permutation(30))):
         recalibrate(model, IMAGES[list(order)], batch_size=size)
         close(statistics_of(model), expected)
     report = recalibrate(model, IMAGES)
@@ -155,9 +155,9 @@ def test_in_float32_it_is_exact_up_to_rounding(architecture):
 
 @pytest.mark.usefixtures("float64")
 def test_fast_is_exact_in_one_batch_and_low_in_small_ones():
-    model, x = disturb(residual()), friendly((400, 6, 6, 2))
+    model, x = disturb(residual()), friendly((160, 6, 6, 2))
     expected = oracle(model, x)
-    recalibrate(model, x, method="fast", batch_size=400)
+    recalibrate(model, x, method="fast", batch_size=160)
     close(statistics_of(model), expected)
     low = {}
     for size in (8, 32):
@@ -266,8 +266,8 @@ def oracle_with(model, data):
     model(data, training=True)
     found = model.get_weights()
     model.set_weights(kept)
-    norms = [v for v in model.weights if v.name.startswith("moving")]
-    return [w for w, v in zip(found, model.weights, strict=True) if v in norms]
+    pairs = zip(found, model.weights, strict=True)
+    return [value for value, v in pairs if v.name.startswith("moving")]
 
 
 @pytest.mark.parametrize(
@@ -286,7 +286,6 @@ def test_options_of_our_layer(settings):
     zero = {"momentum": 0.0, "renorm_momentum": 0.0}
     model = small(BatchNormalization(**settings, **zero, name="n"))
     layer = model.get_layer("n")
-    before = layer.updates and int(layer.updates.numpy())
     kept = model.get_weights()
     model(ROWS, training=True)
     expected = {v.name: v.numpy() for v in layer.non_trainable_weights}
@@ -294,8 +293,7 @@ def test_options_of_our_layer(settings):
     recalibrate(model, ROWS)
     found = {v.name: v.numpy() for v in layer.non_trainable_weights}
     if layer.updates is not None:
-        assert found.pop("updates") == before
-        del expected["updates"]
+        assert (found.pop("updates"), expected.pop("updates")) == (0, 1)
     assert len(found) == (5 if layer.renorm else 2)
     close(found.values(), expected.values(), 1e-5)
 
@@ -370,7 +368,8 @@ def test_in_time_and_in_a_cell():
             1e-5,
         )
         assert [row.path for row in report] == ["timed/inner", "rnn/cell/inside"]
-        assert [row.values for row in report] == [90, 90]
+        # Keras runs a cell once more on the first step, in training too
+        assert [row.values for row in report] == [90, 90 + 30]
 
 
 @keras.saving.register_keras_serializable(package="test")
@@ -408,9 +407,9 @@ class Forked(keras.Model):
 
 def test_layers_that_are_not_always_called():
     model = disturb(Forked())
-    batches = [ROWS[:100], ROWS[100:] + 200]
+    batches = ROWS[:100], ROWS[100:] + 200
     before = statistics_of(model)
-    report = recalibrate(model, batches)
+    report = recalibrate(model, lambda: iter(batches))
     rows = {row.path: row for row in report}
     assert [rows[f"n{i}"].values for i in range(4)] == [300, 200, 200, 0]
     assert (rows["n3"].level, rows["n3"].mean_moved) == ("warning", None)
@@ -514,12 +513,25 @@ def test_one_example_leaves_the_variance_alone():
     assert "fewer than two values" in str(report)
 
 
+class Wired(keras.Model):
+    def __init__(self):
+        super().__init__()
+        self.norm = Keras(name="n")
+
+    def call(self, x):
+        return self.norm(x, training=True)
+
+
 def test_a_call_with_training_true_is_said():
-    inputs = keras.Input((3,))
-    model = disturb(keras.Model(inputs, Keras(name="n")(inputs, training=True)))
+    model = Wired()
+    model(ROWS)
     report = recalibrate(model, ROWS)
     assert "Called with training=True: 'n'" in str(report)
     close(statistics_of(model), (ROWS.mean(0), ROWS.var(0)), 1e-5)
+    # in a Functional model the outermost call wins
+    inputs = keras.Input((3,))
+    model = keras.Model(inputs, Keras()(inputs, training=True))
+    assert "training=True" not in str(recalibrate(model, ROWS))
 
 
 # Data
@@ -534,7 +546,7 @@ class Parts(keras.utils.PyDataset):
 
 
 def test_data_of_every_kind_give_the_same():
-    model = small(Keras(), Keras())
+    model = disturb(small(Keras(), Keras()), 1)
     expected = oracle(model, ROWS)
     dataset = tf.data.Dataset.from_tensor_slices((ROWS, ROWS)).shuffle(300)
     kinds = {
@@ -543,19 +555,19 @@ def test_data_of_every_kind_give_the_same():
         "dataset": dataset.batch(70),
         "function": lambda: dataset.map(lambda x, y: (x, y)).batch(70),
         "PyDataset": Parts(),
-        "batches": [(ROWS[:5], 0), (ROWS[5:], 0)],
+        "batches": lambda: iter([(ROWS[:5], 0), (ROWS[5:], 0)]),
     }
-    for kind, data in kinds.items():
+    for data in kinds.values():
         disturb(model, 1)
         recalibrate(model, data)
-        close(statistics_of(model), expected, 1e-5), kind
+        close(statistics_of(model), expected, 1e-5)
     disturb(model, 1)
     recalibrate(model, iter([ROWS]), method="fast")
     close(statistics_of(model), expected, 1e-5)
 
 
 def test_several_inputs_by_name():
-    one, other = keras.Input((3,), name="one"), keras.Input((3,), name="other")
+    one, other = keras.Input((3,), name="a"), keras.Input((3,), name="b")
     model = disturb(
         keras.Model({"a": one, "b": other}, Keras()(layers.Add()([one, other])))
     )
@@ -579,9 +591,13 @@ REFUSED = {
     "used up": (used_up, "must hold examples"),
     "other data": (shrinking, "got 300 examples, then 200"),
     "empty": (list, "must hold examples"),
-    "NaN": (lambda: [ROWS, ROWS * np.nan], "holds NaN"),
-    "NaN in a model": (lambda: [ROWS, ROWS * 1e38], r"what 'b' is fed must be finite"),
-    "width": (lambda: [ROWS[:, :2]], "expected axis -1"),
+    "no rows": (lambda: ROWS[:0], "must hold examples"),
+    "NaN": (lambda: np.concatenate([ROWS, ROWS * np.nan]), "holds NaN"),
+    "overflow": (
+        lambda: np.concatenate([ROWS, ROWS * 1e37]),
+        "^(what 'b' is fed must be finite|the statistics of 'a' must fit into float32)",
+    ),
+    "rank": (lambda: ROWS[:, 0], "incompatible|ndim"),
 }
 
 
@@ -859,7 +875,7 @@ for layer, settings in (
                 c.assign(np.full(v.shape[-1], 1.0 + i + 10 * j, "f4"))
         before = copies()
         try:
-            recalibrate(model, [x, np.nan * x])
+            recalibrate(model, np.concatenate([x, np.nan * x]))
         except ValueError:
             failed = copies() == before
         if inside:
@@ -872,13 +888,13 @@ for layer, settings in (
             model.fit(x, x[:, :2], verbose=0, batch_size=16, callbacks=[Recalibrate(x)])
         found[f"{layer} {inside}"] = [before, after, copies(), failed]
 
-@tf.function
-def step():
-    strategy.run(lambda: recalibrate(model, x) and None)
-try:
-    step()
-except ValueError as error:
-    found["error"] = str(error)
+def refused(run):
+    try:
+        run()
+    except ValueError as error:
+        return str(error)
+step = lambda: strategy.run(lambda: recalibrate(model, x) and None)
+found["errors"] = [refused(step), refused(tf.function(step))]
 found["expected"] = [x.astype("f8").mean(0).tolist(), x.astype("f8").var(0).tolist()]
 print(json.dumps(found))
 """
@@ -900,7 +916,7 @@ def output_of(code):
 def test_all_replicas_get_the_statistics():
     found = output_of(REPLICAS)
     expected = found.pop("expected")
-    assert "outside of a tf.function" in found.pop("error")
+    assert all("outside of strategy.run" in error for error in found.pop("errors"))
     assert len(found) == 4
     for before, after, trained, failed in found.values():
         assert failed
