@@ -1,6 +1,7 @@
 """Each checker accepts a right answer, and tells each likely wrong one apart."""
 
 import copy
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from bnlib import (
 )
 from bnlib.book.exercises import axes as on_axes
 from bnlib.book.exercises import conventions as on_conventions
+from bnlib.book.exercises import doctor as on_doctor
 from bnlib.book.exercises import gradient as on_gradient
 from bnlib.book.exercises import keras as on_keras
 from bnlib.book.exercises import layer as on_layer
@@ -30,6 +32,7 @@ from bnlib.book.exercises import transform as on_transform
 from bnlib.book.exercises import wild as on_wild
 from bnlib.book.network import Activation, Conv2D, Dense, Network, recalibrate
 from bnlib.book.tf_network import PlainNorm
+from bnlib.doctor import Fault
 
 
 def hidden(x, mask, faulty=False):
@@ -946,6 +949,25 @@ ANSWERS = [
     (on_tf_ops.layer, _faulty(rank=4), "(N, C) raise an error"),
     (on_tf_ops.layer, _faulty(rows=True), "And on rows"),
     # keras
+    (on_doctor.share, (0.995**500, 919), "Correct. Eight"),
+    (on_doctor.share, 0.08, "two numbers"),
+    (on_doctor.share, (1 - 0.995**500, 919), "what was learned"),
+    (on_doctor.share, (1 - 2.5, 919), "multiplies"),
+    (on_doctor.share, (0.5, 919), "not right"),
+    (on_doctor.share, (0.995**500, 918), "a little above"),
+    (on_doctor.share, (0.995**500, 1000), "The steps"),
+    (on_doctor.reports, {"a": 2, "b": 3, "c": 1}, "Correct. The memory"),
+    (on_doctor.reports, {"a": 2}, "a dict such as"),
+    (on_doctor.reports, {"a": 2, "b": 2, "c": 1}, "one of the three"),
+    (on_doctor.reports, {"a": 1, "b": 2, "c": 3}, "fed something new"),
+    (on_doctor.reports, {"a": 3, "b": 2, "c": 1}, "change a call"),
+    (on_doctor.rule, lambda case: _odd_epsilon(case), "Correct. It finds"),
+    (on_doctor.rule, lambda case: [], "Nothing is found"),
+    (on_doctor.rule, lambda case: _odd_epsilon(case, all), "All epsilons agree"),
+    (on_doctor.rule, lambda case: _odd_epsilon(case, "usual"), "the odd one out"),
+    (on_doctor.rule, lambda case: _odd_epsilon(case, "both"), "you name"),
+    (on_doctor.rule, lambda case: _odd_epsilon(case, "1e-3"), "Two layers"),
+    (on_doctor.rule, lambda case: _odd_epsilon(case, "silent"), "a sentence"),
     (on_replicas.pool, lambda m, v, n: _pool(m, v, n), "Correct. The spread within"),
     (on_replicas.pool, lambda m, v, n: (m.mean(0), v.mean(0)), "count alike"),
     (on_replicas.pool, lambda m, v, n: (m.max(0), v.mean(0)), "weigh by the counts"),
@@ -1089,6 +1111,22 @@ def _pooled(mean_a, variance_a, n_a, mean_b, variance_b, n_b):
     )[:2]
 
 
+def _odd_epsilon(case, kind=None):
+    """The rule of the chapter on the doctor, right or with a fault."""
+    found = {place.path: place.layer.epsilon for place in case.norms}
+    usual = 1e-5 if kind == "1e-3" else Counter(found.values()).most_common(1)[0][0]
+    differ = len(set(found.values())) > 1
+    for path, epsilon in found.items():
+        wrong = {
+            None: epsilon != usual,
+            all: True,
+            "usual": differ and epsilon == usual,
+            "both": differ,
+        }.get(kind, epsilon != usual)
+        if wrong:
+            yield Fault(path, "" if kind == "silent" else "epsilon differs.", {})
+
+
 def _pool(means, variances, counts):
     mean = np.average(means, axis=0, weights=counts)
     return mean, np.average(variances + (means - mean) ** 2, axis=0, weights=counts)
@@ -1148,6 +1186,7 @@ def test_every_checker_has_a_right_and_a_wrong_answer_here():
     for module in (
         on_axes,
         on_conventions,
+        on_doctor,
         on_gradient,
         on_keras,
         on_layer,
