@@ -20,15 +20,14 @@ from rich.progress import track
 from bnlib.book.convnet import as_images
 from bnlib.doctor import audit, fold, recalibrate
 
-EPOCHS, BATCH, EXAMPLES = 6, 64, 256
+EPOCHS, BATCH, EXAMPLES, RATE = 8, 64, 256, 5e-3
 
 
 def enlarged():
     """Return the digits as images of 32 x 32 with three channels."""
     x_train, y_train, x_test, y_test = as_images()
-    return *(
-        np.repeat(np.repeat(np.repeat(x, 4, 1), 4, 2), 3, 3) for x in (x_train, x_test)
-    ), y_train, y_test
+    large = [np.kron(x, np.ones((1, 4, 4, 3), "f4")) for x in (x_train, x_test)]
+    return *large, y_train, y_test
 
 
 def one_run(seed):
@@ -38,7 +37,9 @@ def one_run(seed):
         (32, 32, 3), alpha=0.35, weights=None, classes=10
     )
     model.compile(
-        keras.optimizers.Adam(1e-3), "sparse_categorical_crossentropy", metrics=["accuracy"]
+        keras.optimizers.Adam(RATE),
+        "sparse_categorical_crossentropy",
+        metrics=["accuracy"],
     )
     history = model.fit(x_train, y_train, BATCH, EPOCHS, verbose=0).history
     weights = model.get_weights()
@@ -77,7 +78,12 @@ def main():
     for run in runs:
         console.print(run)
     if options.json:
-        settings = {"epochs": EPOCHS, "batch": BATCH, "examples": EXAMPLES}
+        settings = {
+            "epochs": EPOCHS,
+            "batch": BATCH,
+            "examples": EXAMPLES,
+            "rate": RATE,
+        }
         text = {"surroundings": surroundings(), "settings": settings, "runs": runs}
         options.json.write_text(json.dumps(text, indent=2) + "\n")
 
