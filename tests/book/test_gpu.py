@@ -54,7 +54,8 @@ def test_the_copy_names_its_speed_and_the_table_has_a_row_for_each_array(steps):
     ]
     [ours] = (k for k, name in enumerate(headings) if name == "ours")
     for row in rows:
-        assert len(row) == len(headings) and "-" not in row[ours]
+        assert len(row) == len(headings)
+        assert "-" not in row[ours]
 
 
 def test_the_device_is_waited_for_once_in_a_round():
