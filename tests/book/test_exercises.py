@@ -987,7 +987,7 @@ ANSWERS = [
     (on_wild.stall, (1, 1), "first move is 0.007"),
     (on_wild.stall, (1, 4), "where the gap grows"),
     (on_wild.stall, 1, "two numbers"),
-    (on_shipping.compare, lambda m, c: _compare(m, c), "Correct. It refuses three"),
+    (on_shipping.compare, lambda m, c: _compare(m, c), "Correct. It refuses four"),
     (on_shipping.compare, lambda m, c: _compare(m, c, False), "forgets the statistics"),
     (on_shipping.compare, lambda m, c: False, "changes nothing is refused"),
     (on_shipping.compare, lambda m, c: None, "True or False"),
