@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 import bnlib
-from bnlib import conventions, replicas, tf_ops
+from bnlib import conventions, doctor, replicas, tf_ops
 from bnlib.keras import BatchNormalization, swap_in, swap_out, synchronize
 
 
@@ -29,6 +29,14 @@ def on_models(model: Any, optimizer: Any, loss: Any) -> None:
     step = replicas.train_step(strategy, model, optimizer, loss)
     step(replicas.per_replica(strategy, [[1.0], [2.0]]), None)
     print(replicas.join_workers(timeout=1.5))
+
+
+def at_the_doctor(model: Any, data: Any) -> None:
+    report = doctor.recalibrate(model, data, method="fast", layers=["bn"])
+    row: doctor.Recalibrated = report.rows[0]
+    print(report.worst, row.path, row.mean_moved)
+    callback = doctor.Recalibrate(data, every=5, layers="all")
+    print([each.title for each in callback.reports])
 
 
 def between_frameworks(module: Any, values: dict[str, Any]) -> bnlib.BatchNorm:

@@ -5,6 +5,14 @@ out of a model that is done with training. Each gives a `bnlib.reports.Report`. 
 `swap_out` and `synchronize`, of `bnlib.keras`, exchange the layers.
 """
 
+from bnlib.doctor.recalibrate import Recalibrate, Recalibrated, recalibrate
 from bnlib.keras import swap_in, swap_out, synchronize
 
-__all__ = ["swap_in", "swap_out", "synchronize"]
+__all__ = [
+    "Recalibrate",
+    "Recalibrated",
+    "recalibrate",
+    "swap_in",
+    "swap_out",
+    "synchronize",
+]

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator
+from numbers import Integral
 from typing import Any
 
 import keras
@@ -26,10 +27,17 @@ class Batches:
 
     Raises:
         TypeError: for anything else.
-        ValueError: for an endless dataset.
+        ValueError: for an endless dataset, or a `batch_size` that is none.
     """
 
     def __init__(self, data: Any, batch_size: int = 32):
+        if isinstance(batch_size, bool) or not (
+            isinstance(batch_size, Integral) and batch_size > 0
+        ):
+            raise ValueError(
+                f"batch_size must be a positive whole number; got {batch_size!r}. Use 32 when in "
+                "doubt."
+            )
         self._data, self._size = data, batch_size
         self._walks = 0
         self.repeatable = not isinstance(data, Iterator)
@@ -104,7 +112,7 @@ class Batches:
             return
         data = self._data() if isinstance(self._data, Callable) else self._data
         if isinstance(data, keras.utils.PyDataset):
-            data = (data[place] for place in range(data.num_batches))
+            data = map(data.__getitem__, range(data.num_batches))
         for batch in data:
             inputs, _, _ = keras.utils.unpack_x_y_sample_weight(batch)
             yield keras.tree.map_structure(_as_array, inputs)
@@ -115,7 +123,10 @@ def _as_array(value):
 
 
 def _first(batch):
-    return keras.tree.flatten(batch)[0]
+    arrays = keras.tree.flatten(batch)
+    if not arrays:
+        raise ValueError("data must hold examples; got none.")
+    return arrays[0]
 
 
 def _same_length(arrays):

@@ -228,6 +228,12 @@ def numbers(variable):
     return variable.numpy() if hasattr(variable, "numpy") else np.asarray(variable)
 
 
+def copies(variable):
+    """Return the `tf.Variable`s that hold a variable: one for each replica of a strategy."""
+    held = variable.value if isinstance(variable, keras.Variable) else variable
+    return getattr(held, "values", (held,))
+
+
 def carry_flags(old, new):
     """Give a layer the `trainable` flags of another, and its variables theirs."""
     new.trainable = old.trainable

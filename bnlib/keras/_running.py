@@ -6,7 +6,7 @@ import inspect
 
 import tensorflow as tf
 
-from bnlib.keras._models import is_graph, numbers, uncounted
+from bnlib.keras._models import copies, is_graph, uncounted
 
 
 def call(model, batch, *, training):
@@ -83,12 +83,29 @@ def _eagerly():
 
 @contextlib.contextmanager
 def undisturbed(model):
-    """Put back what a call changes: moving statistics, random states, counters."""
-    fixed = [v for v in model.variables if not v.trainable]
-    fixed += [v for layer in model._flatten_layers() for v in uncounted(layer)]
-    kept = [(v, numbers(v)) for v in fixed]
+    """Put back what a call changes: moving statistics, random states, counters, metrics."""
+    layers = model._flatten_layers()
+    restore = remembered(
+        variable
+        for layer in layers
+        for variable in (
+            *layer._non_trainable_variables,
+            *uncounted(layer),
+            *(v for metric in layer._metrics for v in metric.variables),
+        )
+    )
     try:
         yield
     finally:
-        for variable, value in kept:
-            variable.assign(value)
+        restore()
+
+
+def remembered(variables):
+    """Return a function that puts back what variables hold now, on each replica its own value."""
+    kept = [(copy, copy.numpy()) for v in variables for copy in copies(v)]
+
+    def restore():
+        for copy, value in kept:
+            copy.assign(value)
+
+    return restore

@@ -963,7 +963,9 @@ ANSWERS = [
     (on_keras.repair, lambda *a: _tuned(*a, "fc"), "not compiled"),
     (on_keras.repair, lambda *a: _tuned(*a, "uc"), "Both batch norm layers moved"),
     (on_keras.repair, lambda *a: _tuned(*a, "fuc"), "Both batch norm layers moved"),
-    (on_keras.repair, lambda *a: _tuned(*a, "ucf"), "Correct. Both stand still"),
+    (on_keras.repair, lambda *a: _tuned(*a, "ucf"), "compile last"),
+    (on_keras.repair, lambda *a: _tuned(*a, "ucfc"), "Correct. Both stand still"),
+    (on_keras.repair, lambda *a: _held(*a), "gamma and beta are trained"),
     (on_keras.repair, lambda *a: _tuned(*a, "cf"), "dense layers of the base"),
     (on_keras.repair, lambda *a: _tuned(*a, "ushc"), "in a model within"),
     (on_keras.repair, lambda *a: _tuned(*a, "udc"), "right in the base"),
@@ -979,6 +981,7 @@ ANSWERS = [
     (on_keras.shared, (4, 4), "between the streams"),
     (on_keras.shared, (29, 4), "swapped"),
     (on_keras.shared, (4, 104), "variance of the two means"),
+    (on_keras.shared, (4, 25), "left out the 4 within"),
     (on_keras.shared, 4, "two numbers"),
     # appendix
     (on_wild.stall, (1, 2), "Correct. It never leaves 1"),
@@ -1015,6 +1018,15 @@ def _tuned(base, head, order="ufc"):
             norm.trainable = False
         if letter in "fd":
             inner.layers[-1].trainable = False
+    return model
+
+
+def _held(base, head):
+    from bnlib.book.finetune import Tuned
+
+    model = Tuned(base, head, hold=True)
+    base.trainable = True
+    model.compile("sgd", "mse")
     return model
 
 

@@ -293,6 +293,60 @@ FAULTS = {
         "np.fmax.reduce(np.abs(mean))) > np.inf",
         "test_blocks.py::test_statistics_near_the_ends_of_the_range",
     ),
+    "recalibrate: the spread between batches is forgotten": (
+        "doctor/recalibrate.py",
+        "+ share * (1 - share) * away**2",
+        "+ 0 * away**2",
+        "test_recalibrate.py::test_exact_is_one_batch_of_all_data",
+    ),
+    "recalibrate: layers in the order in which they are held": (
+        "doctor/recalibrate.py",
+        "order = _order(first.calls)",
+        "order = list(self._layers)",
+        "test_recalibrate.py::test_exact_is_one_batch_of_all_data",
+    ),
+    "recalibrate: values under a mask count": (
+        "doctor/recalibrate.py",
+        "    if mask is None:\n        mean, variance",
+        "    if True:\n        mean, variance",
+        "test_recalibrate.py::test_values_under_a_mask_do_not_count",
+    ),
+    "recalibrate: only the first call of a shared layer counts": (
+        "doctor/recalibrate.py",
+        "several = any(calls.count(key) > 1 for calls in first.calls)",
+        "several = False",
+        "test_recalibrate.py::test_a_shared_layer_pools_its_calls",
+    ),
+    "recalibrate: frozen layers too": (
+        "doctor/recalibrate.py",
+        "chosen = [p for p in found if p.layer.trainable]",
+        "chosen = found",
+        "test_recalibrate.py::test_a_frozen_layer_keeps_its_statistics_unless_it_is_named",
+    ),
+    "recalibrate: a walk leaves traces": (
+        "doctor/recalibrate.py",
+        "with undisturbed(self._model):",
+        "if undisturbed:",
+        "test_recalibrate.py::test_nothing_but_the_statistics_changes",
+    ),
+    "recalibrate: half of it stays when it is interrupted": (
+        "doctor/recalibrate.py",
+        "        restore()\n        raise",
+        "        raise",
+        "test_recalibrate.py::test_an_interruption_on_the_way_leaves_the_model_as_it_was",
+    ),
+    "recalibrate: renorm's deviation without epsilon": (
+        "doctor/recalibrate.py",
+        "new += [np.sqrt(variance + layer.epsilon), pool.mean]",
+        "new += [np.sqrt(variance), pool.mean]",
+        "test_recalibrate.py::test_options_of_our_layer",
+    ),
+    "recalibrate: the callback waits for the end of the epoch": (
+        "doctor/recalibrate.py",
+        "def on_test_begin(",
+        "def on_test_start(",
+        "test_recalibrate.py::test_the_callback_before_each_second_validation",
+    ),
 }
 
 

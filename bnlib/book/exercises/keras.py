@@ -1,5 +1,7 @@
 """Checkers for the chapter on Keras."""
 
+from unittest import mock
+
 import keras
 import numpy as np
 
@@ -32,7 +34,14 @@ def repair(answer):
     """Check `answer(base, head)`: a compiled model in which only batch norm stands still."""
     base, head, norms, denses = _frozen_base()
     before = {id(layer): layer.get_weights() for layer in [*norms, *denses, head]}
-    model = answer(base, head)
+    layers, seen = [*norms, *denses, head], []
+
+    def noted(model, *args, compile=keras.Model.compile, **kwargs):
+        compile(model, *args, **kwargs)
+        seen.append([layer.trainable for layer in layers])
+
+    with mock.patch.object(keras.Model, "compile", noted):
+        model = answer(base, head)
     if not isinstance(model, keras.Model):
         raise NotYet("Return the model.")
     if not model.compiled:
@@ -41,24 +50,30 @@ def repair(answer):
     x, y = rng.normal(3, 2, (32, 4)), rng.normal(0, 1, (32, 2))
     model.fit(x, y, batch_size=16, verbose=0)
 
-    def moved(layer):
-        old = before[id(layer)]
-        return any(
-            not np.array_equal(a, b)
-            for a, b in zip(old, layer.get_weights(), strict=True)
-        )
+    def moved(layer, part=slice(None)):
+        old, new = before[id(layer)][part], layer.get_weights()[part]
+        return any(not np.array_equal(a, b) for a, b in zip(old, new, strict=True))
 
     if not moved(head):
         raise NotYet("The head is not trained.")
     if not all(map(moved, denses)):
         raise NotYet("The dense layers of the base are not trained.")
     still = [not moved(norm) for norm in norms]
+    if all(still) and seen[-1] != [layer.trainable for layer in layers]:
+        raise NotYet(
+            "A flag changes after `compile`. A step that was traced before would not see "
+            "it: compile last."
+        )
     if all(still):
         return "Both stand still, and all else is trained."
     if still == [True, False]:
         raise NotYet("One moved: it lies in a model within the base.")
     if still == [False, True]:
         raise NotYet("The batch norm layer right in the base moved.")
+    if not any(moved(norm, slice(2, None)) for norm in norms):
+        raise NotYet(
+            "The statistics stand still, and gamma and beta are trained. Freezing stops both."
+        )
     raise NotYet(
         "Both batch norm layers moved. Print their `trainable` before you return."
     )
@@ -143,6 +158,8 @@ def shared(answer):
         raise NotYet("The moving variance only ever sees one stream at a time.")
     if np.isclose(together, 4):
         raise NotYet("All values together also differ between the streams.")
+    if np.isclose(together, 25):
+        raise NotYet("That is between the streams. You left out the 4 within.")
     if not np.isclose(together, 29):
         raise NotYet("Add the mean variance within, and the variance of the two means.")
     return "4 within, and 25 between the streams that the layer never sees."
