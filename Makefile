@@ -100,6 +100,7 @@ bench: $(READY) $(TORCH)
 	$(BIN)/python benchmarks/fit.py
 	$(BIN)/python benchmarks/models.py
 	$(BIN)/python benchmarks/fold.py
+	$(BIN)/python benchmarks/fold_models.py
 	$(BIN)/python benchmarks/accuracy.py
 
 lint: $(READY)

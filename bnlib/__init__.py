@@ -12,7 +12,14 @@ from bnlib.gradient import (
 )
 from bnlib.layer import BatchNorm
 from bnlib.moments import Moments, merge_moments, moments
-from bnlib.parameters import Affine, ParameterCount, as_affine, count_parameters, fold
+from bnlib.parameters import (
+    Affine,
+    ParameterCount,
+    as_affine,
+    count_parameters,
+    fold,
+    fold_forward,
+)
 from bnlib.population import (
     Cumulative,
     DebiasedExponential,
@@ -43,6 +50,7 @@ __all__ = [
     "batch_norm_inference_backward",
     "count_parameters",
     "fold",
+    "fold_forward",
     "layout",
     "merge_moments",
     "moments",

@@ -13,7 +13,14 @@ from bnlib._checks import as_epsilon, as_floating, wide
 from bnlib._typing import Array, ArrayLike, Axis
 from bnlib.axes import layout
 
-__all__ = ["Affine", "ParameterCount", "as_affine", "count_parameters", "fold"]
+__all__ = [
+    "Affine",
+    "ParameterCount",
+    "as_affine",
+    "count_parameters",
+    "fold",
+    "fold_forward",
+]
 
 
 class ParameterCount(NamedTuple):
@@ -185,3 +192,62 @@ def fold(
         raise ValueError(f"bias must have shape ({outputs},); got {bias.shape}.")
     folded = kernel * multiplier.reshape(where.broadcast)
     return folded.astype(kernel.dtype), (bias * multiplier + shift).astype(kernel.dtype)
+
+
+def fold_forward(
+    kernel: ArrayLike,
+    bias: ArrayLike | None,
+    mean: ArrayLike,
+    variance: ArrayLike,
+    gamma: ArrayLike | None = None,
+    beta: ArrayLike | None = None,
+    *,
+    epsilon: float = 1e-3,
+    axis: int = -2,
+    outputs: Axis = -1,
+) -> tuple[Array, Array]:
+    """Fold batch norm into the dense or convolution layer after it.
+
+        kernel' = kernel * multiplier, by input channel        bias' = bias + sum of kernel * shift
+
+    Exact only for a convolution that pads nothing: the zeros of a padding are not shifted.
+
+    Args:
+        kernel: Keras's layout, input channels before the last axis: dense `(D, C)`, convolution
+            `(h, w, D, C)`.
+        bias: shape `(C,)`; None means 0.
+        mean: shape `(D,)`, the `moving_mean`.
+        variance: shape `(D,)`, the `moving_variance`.
+        gamma: shape `(D,)`; None means 1.
+        beta: shape `(D,)`; None means 0.
+        epsilon: guard inside the root.
+        axis: the kernel's axis of input channels.
+        outputs: the kernel's axis, or axes, of output channels; (-2, -1) for depthwise kernels,
+            where the input channels are on one of them.
+
+    Returns:
+        `(kernel, bias)`, new arrays in the kernel's dtype.
+
+    Raises:
+        TypeError: when an argument does not hold real numbers.
+        ValueError: when the kernel does not have one input channel per statistic.
+
+    >>> fold_forward([[1.0], [2.0]], None, [2.0, 0.0], [4.0, 1.0], epsilon=0)
+    (array([[0.5],
+           [2. ]]), array([-1.]))
+    """
+    kernel = as_floating("kernel", kernel)
+    multiplier, shift = as_affine(mean, variance, gamma, beta, epsilon=epsilon)
+    where, kept = layout(kernel.shape, axis), layout(kernel.shape, outputs)
+    if where.channels != multiplier.shape:
+        raise ValueError(
+            f"kernel of shape {kernel.shape} has {where.channels[0]} input channels on axis "
+            f"{axis}; the statistics have {multiplier.size}. Check axis."
+        )
+    count = math.prod(kept.channels)
+    bias = np.zeros(count) if bias is None else as_floating("bias", bias)
+    if bias.shape != (count,):
+        raise ValueError(f"bias must have shape ({count},); got {bias.shape}.")
+    shifted = (kernel * shift.reshape(where.broadcast)).sum(axis=kept.axes)
+    folded = kernel * multiplier.reshape(where.broadcast)
+    return folded.astype(kernel.dtype), (bias + shifted.ravel()).astype(kernel.dtype)

@@ -57,4 +57,5 @@ total: int = bnlib.count_parameters(512, renorm=True).total
 affine: bnlib.Affine = bnlib.as_affine(mean, variance, gamma=[1, 1, 1])
 counted: bnlib.ParameterCount = bnlib.count_parameters(3, center=False)
 kernel, bias = bnlib.fold(np.ones((2, 3)), None, mean, variance)
+kernel, bias = bnlib.fold_forward(np.ones((3, 2)), None, mean, variance)
 blocks.use("numpy", threads=1)

@@ -123,7 +123,8 @@ def explain(
 
     For the case that no parameters can be compared, since only outputs of the source are at hand.
     Tried are the usual values of epsilon, each pair of vectors swapped, a gamma or beta left out,
-    a variance that is a deviation or its inverse, and statistics that are Caffe's sums.
+    a variance that is a deviation or its inverse, and statistics that are off by one factor, as
+    Caffe's sums are; the factor is fitted.
 
     Args:
         params: the converted layer.
@@ -159,7 +160,7 @@ def explain(
     bound = rtol * spread
     if _off(params, x, y) <= bound:
         return ["nothing is wrong"]
-    errors = {words: _off(tried, x, y) for words, tried in _candidates(params)}
+    errors = {words: _off(tried, x, y) for words, tried in _candidates(params, x, y)}
     best = min(errors.values())
     if best > bound:
         return []
@@ -171,7 +172,7 @@ def _off(params, x, y):
     return np.abs(params.inference(x) - y).max()
 
 
-def _candidates(params):
+def _candidates(params, x, y):
     """List the changes that are tried, and the layers that they make."""
     tried = [
         (f"epsilon should be {epsilon:g}", {"epsilon": epsilon})
@@ -197,16 +198,39 @@ def _candidates(params):
         inverse = 1 / variance**2
         words = "moving_variance should be inverted and squared: it is 1 / deviation"
         tried.append((words, {"moving_variance": inverse}))
-    if params.momentum is not None and params.momentum < 1:
-        factor = 1 / round(1 - params.momentum, 12)  # the weight of Caffe's sums
-        words = f"moving_mean and moving_variance should be divided by {factor:g}"
+    factor = _factor(params, x, y)
+    if factor is not None:
+        words = "moving_mean and moving_variance should be "
+        words += (
+            f"divided by {factor:g}" if factor > 1 else f"multiplied by {1 / factor:g}"
+        )
         mean = params.moving_mean / factor
         tried.append(
             (words, {"moving_mean": mean, "moving_variance": variance / factor})
         )
     for words, change in tried:
-        if np.all(change.get("moving_variance", 0) >= 0):
+        under = change.get("moving_variance", variance)
+        if np.all(under >= 0) and np.all(under + change.get("epsilon", params.epsilon)):
             yield words, replace(params, **change)
+
+
+def _factor(params, x, y):
+    """Fit the number that both statistics were multiplied by, or return None.
+
+    In a channel y has the slope gamma / sqrt(variance / factor + epsilon), so each tells the
+    factor; the median is out of reach of channels that are dead or hardly vary.
+    """
+    x, y = (
+        np.moveaxis(a, params.axis, 0).reshape(params.moving_mean.size, -1)
+        for a in (x, y)
+    )
+    x, y = (a - a.mean(axis=1, keepdims=True) for a in (x, y))
+    with np.errstate(all="ignore"):
+        slope = (x * y).sum(axis=1) / (x * x).sum(axis=1)
+        right = (_vector(params, "gamma") / slope) ** 2 - params.epsilon
+        factors = np.asarray(params.moving_variance / right, float)
+    factors = factors[np.isfinite(factors) & (factors > 0)]
+    return np.median(factors) if factors.size else None
 
 
 def _vector(params, name):

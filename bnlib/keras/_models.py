@@ -16,14 +16,24 @@ import numpy as np
 # what keras.Model(inputs, outputs) is; it has no public name
 from keras.src.models.functional import Functional
 
-Layer = keras.layers.Layer
+Layer, InputLayer = keras.layers.Layer, keras.layers.InputLayer
 
 
 class Exchange(NamedTuple):
-    """Which layers go, and what comes in the place of one."""
+    """Which layers go, and what comes in the place of one.
+
+    Attributes:
+        wanted: tells whether a layer is to be exchanged.
+        make: makes the new layer from the old one.
+        fill: gives the new layer its state, when it is built.
+        dropped: tells whether a layer of a graph goes without a successor, and passes on what it
+            gets. It must have one input.
+    """
 
     wanted: Callable[[Any], bool]
     make: Callable[[Any], Any]
+    fill: Callable[[Any, Any], None] = lambda old, new: carry_state(old, new)
+    dropped: Callable[[Any], bool] = lambda layer: False
 
 
 def is_graph(layer):
@@ -58,7 +68,8 @@ def clone(model, exchange, twins):
     copy = _clone_graph(model, exchange, twins)
     fresh = [pair for key, pair in twins.items() if key not in known]
     for old, new in fresh:
-        carry_state(old, new)
+        fill = exchange.fill if exchange.wanted(old) else carry_state
+        fill(old, new)
         if not is_graph(old) and not exchange.wanted(old):
             _follow_inside(old, new, exchange, twins)
     # in this order: the flag of a model overwrites those of its layers
@@ -69,31 +80,27 @@ def clone(model, exchange, twins):
 
 
 def _clone_graph(model, exchange, twins):
-    """Clone one graph by Keras's `clone_model`, and those in it by this function."""
+    """Clone one graph, and those in it."""
 
     def copy(part):
         if not isinstance(part, Layer):  # an operation, such as a sum: it has no state
             return _copy_part(part, exchange)
+        if exchange.dropped(part):
+            return part
         if id(part) not in twins:
             if is_graph(part):
                 return _clone_graph(part, exchange, twins)
             twins[id(part)] = part, _copy_part(part, exchange)
         return twins[id(part)][1]
 
-    compiled, model.compiled = model.compiled, False  # or Keras would compile the clone
-    try:
-        new = keras.models.clone_model(
-            model, input_tensors=_inputs_like(model), clone_function=copy
-        )
-    finally:
-        model.compiled = compiled
     kind = type(model)
     if isinstance(model, keras.Sequential):
-        # Keras makes a plain Sequential; a class without an __init__ adds nothing but code
+        new = _clone_sequential(model, copy, exchange)
+        # it is a plain Sequential; a class without an __init__ adds nothing but code
         if kind.__init__ is keras.Sequential.__init__:
             new.__class__ = kind
-        if not new.built:
-            new.build(model.get_build_config()["input_shape"])
+    else:
+        new = _clone_functional(model, copy, exchange)
     if type(new) is not kind:
         raise ValueError(
             f"{kind.__name__} has an __init__ of its own, so that a copy of {model.name!r} would "
@@ -103,6 +110,38 @@ def _clone_graph(model, exchange, twins):
         )
     twins[id(model)] = model, new
     return new
+
+
+def _clone_sequential(model, copy, exchange):
+    """Clone a Sequential model; Keras's `clone_model` can leave no layer out of one."""
+    start = [_input_like(v) for v in model._layers[:1] if isinstance(v, InputLayer)]
+    parts = [copy(part) for part in model.layers if not exchange.dropped(part)]
+    new = keras.Sequential([*start, *parts], name=model.name, trainable=model.trainable)
+    if not new.built:
+        new.build(model.get_build_config()["input_shape"])
+    return new
+
+
+def _clone_functional(model, copy, exchange):
+    """Clone a Functional model by Keras's `clone_model`."""
+
+    def through(layer, *args, **kwargs):
+        if exchange.dropped(layer):
+            return next(
+                v for v in (*args, *kwargs.values()) if isinstance(v, keras.KerasTensor)
+            )
+        return layer(*args, **kwargs)
+
+    compiled, model.compiled = model.compiled, False  # or Keras would compile the clone
+    try:
+        return keras.models.clone_model(
+            model,
+            input_tensors=_inputs_like(model),
+            clone_function=copy,
+            call_function=through,
+        )
+    finally:
+        model.compiled = compiled
 
 
 def _copy_part(part, exchange):
@@ -118,13 +157,8 @@ def _copy_part(part, exchange):
             name=part.name,
             dtype=part.dtype_policy,
         )
-    inside = part._flatten_layers() if isinstance(part, Layer) else []
-    known = {type(layer).__name__: type(layer) for layer in inside}
-    known |= {f.__name__: f for f in vars(part).values() if isfunction(f)}
     try:
-        # classes and functions that are at hand, and so need not be registered
-        with keras.saving.custom_object_scope(known):
-            return type(part).from_config(part.get_config())
+        return remake(part)
     except Exception as error:
         raise ValueError(
             f"{part.name!r} cannot be copied: {type(part).__name__} makes no layer from what its "
@@ -132,8 +166,29 @@ def _copy_part(part, exchange):
         ) from error
 
 
+def remake(part, **changes):
+    """Make a layer anew from its configuration, with some of it changed."""
+    inside = part._flatten_layers() if isinstance(part, Layer) else []
+    known = {type(layer).__name__: type(layer) for layer in inside}
+    known |= {f.__name__: f for f in vars(part).values() if isfunction(f)}
+    # classes and functions that are at hand, and so need not be registered
+    with keras.saving.custom_object_scope(known):
+        return type(part).from_config(part.get_config() | changes)
+
+
+def _input_like(layer):
+    return keras.Input(
+        batch_shape=layer.batch_shape,
+        dtype=layer.dtype,
+        sparse=layer.sparse,
+        ragged=layer.ragged,
+        name=layer.name,
+        optional=layer.optional,
+    )
+
+
 def _inputs_like(model):
-    """Return new inputs with the names and types of a model's; None where it has no inputs yet."""
+    """Return new inputs with the names and types of those of a Functional model."""
 
     def fresh(tensor):
         layer = tensor._keras_history.operation
@@ -146,16 +201,7 @@ def _inputs_like(model):
         )
         return keras.Input(tensor=like, name=layer.name, optional=layer.optional)
 
-    try:
-        inputs = model.input
-    except AttributeError:
-        return None
-    if isinstance(model, keras.Sequential):  # it makes the InputLayer itself
-        tensor = model.inputs[0]
-        return keras.KerasTensor(
-            tensor.shape, tensor.dtype, sparse=tensor.sparse, name=tensor.name
-        )
-    return keras.tree.map_structure(fresh, inputs)
+    return keras.tree.map_structure(fresh, model.input)
 
 
 def _follow_inside(old, new, exchange, twins):
@@ -237,7 +283,8 @@ def copies(variable):
 def carry_flags(old, new):
     """Give a layer the `trainable` flags of another, and its variables theirs."""
     new.trainable = old.trainable
-    for one, other in zip(_own(old), _own(new), strict=True):
+    # a layer with batch norm folded in may have a bias more, at the end
+    for one, other in zip(_own(old), _own(new), strict=False):
         other.trainable = one.trainable
 
 

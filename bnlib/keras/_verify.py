@@ -31,12 +31,19 @@ class Run(NamedTuple):
     calls: list
 
 
-def first_run(model, given):
+REMEDY = (
+    "Pass a batch of your own, verify=<arrays as the model takes them>, or verify=False to go "
+    "without."
+)
+
+
+def first_run(model, given, remedy=REMEDY):
     """Run a model on a small batch, and return the `Run`.
 
     Args:
         model: the model.
         given: a batch, or True to have one made from the inputs of the model.
+        remedy: what an error tells the user to do.
 
     Raises:
         ValueError: when none can be made, or the model does not run on any.
@@ -47,7 +54,7 @@ def first_run(model, given):
         )
         return Run(given, calls_of(model, given))
     reason = ValueError("the outputs are empty")
-    for batch in _batches(model):
+    for batch in _batches(model, remedy):
         try:
             run = Run(batch, calls_of(model, batch))
         except Exception as error:  # too small an image, or no index
@@ -57,23 +64,17 @@ def first_run(model, given):
                 return run
     detail = str(reason).strip().splitlines()
     raise ValueError(
-        f"{model.name!r} does not run on a batch that is made up to verify the swap"
-        f" ({type(reason).__name__}: {detail[0] if detail else ''}). {REMEDY}"
+        f"{model.name!r} does not run on a batch that is made up to verify the result"
+        f" ({type(reason).__name__}: {detail[0] if detail else ''}). {remedy}"
     ) from reason
-
-
-REMEDY = (
-    "Pass a batch of your own, verify=<arrays as the model takes them>, or verify=False to go "
-    "without."
-)
 
 
 # Batches
 
 
-def _batches(model):
+def _batches(model, remedy):
     """Yield small batches, one more cautious than the other."""
-    specs, layers = _inputs_of(model), model._flatten_layers()
+    specs, layers = _inputs_of(model, remedy), model._flatten_layers()
     sizes = [
         getattr(layer, name)
         for layer in layers
@@ -93,7 +94,7 @@ def _batches(model):
             yield keras.tree.map_structure(fill, specs)
 
 
-def _inputs_of(model):
+def _inputs_of(model, remedy):
     """Return the inputs of a model as a structure of `keras.KerasTensor`."""
     if is_graph(model):
         with contextlib.suppress(AttributeError):
@@ -102,7 +103,7 @@ def _inputs_of(model):
                 if spec.shape is None or spec.sparse or spec.ragged:
                     raise ValueError(
                         f"no batch can be made for the input {spec.name!r}, which is sparse, "
-                        f"ragged or of unknown rank. {REMEDY}"
+                        f"ragged or of unknown rank. {remedy}"
                     )
             return inputs
     config = model.get_build_config() or {}
@@ -119,7 +120,7 @@ def _inputs_of(model):
     if shape is None:
         raise ValueError(
             f"no batch can be made for {model.name!r}: it does not say what shape its inputs have. "
-            f"{REMEDY}"
+            f"{remedy}"
         )
     return _specs(shape)
 
@@ -197,7 +198,7 @@ def difference(before, successor, batch, twins):
         twins: what followed what; a layer without an entry is its own successor.
     """
     after = calls_of(successor, batch)
-    allowed = max((_tolerance(call.layer) for call in before), default=0)
+    allowed = max((tolerance(call.layer) for call in before), default=0)
     swapped = False
     for place, (layer, outputs) in enumerate(before):
         follows = twins.get(id(layer), (layer, layer))[1]
@@ -206,10 +207,10 @@ def difference(before, successor, batch, twins):
                 place, layer, "the layer that follows it is not called here."
             )
         if type(follows) is not type(layer):
-            allowed += _lost_digits(layer, outputs)
+            allowed += lost_digits(layer, outputs)
             swapped = True
         for one, other in zip(outputs, after[place].outputs, strict=True):
-            how = _unlike(one, other, allowed, exactly=not swapped)
+            how = unlike(one, other, allowed, exactly=not swapped)
             if how:
                 return Difference(place, layer, how)
     if len(after) > len(before):
@@ -236,12 +237,20 @@ def explain(found, model, run):
     )
 
 
-def _tolerance(layer):
+def tolerance(layer):
+    """Return what rounding may do to the outputs of a layer, as a share of the largest."""
     return TOLERANCE.get(layer.compute_dtype, 1e-4)
 
 
-def _lost_digits(layer, outputs):
-    """Return what a mean far from 0 costs Keras's layer, which computes x * s - mean * s."""
+def lost_digits(layer, outputs, unit=None):
+    """Return what a mean far from 0 costs Keras's layer, which computes x * s - mean * s.
+
+    Args:
+        layer: the batch norm layer.
+        outputs: its outputs.
+        unit: the distance from 1 to the next number, where x is rounded; that of the type in which
+            the layer computes when None.
+    """
     mean, variance = (
         np.float64(numbers(v)) for v in (layer.moving_mean, layer.moving_variance)
     )
@@ -251,12 +260,13 @@ def _lost_digits(layer, outputs):
     largest = max(
         (np.abs(y.astype("float64")).max(initial=0) for y in outputs), default=0
     )
-    unit = 2**-52 if layer.compute_dtype == "float64" else 2**-23
+    if unit is None:
+        unit = 2**-52 if layer.compute_dtype == "float64" else 2**-23
     lost = 80 * unit * scale.max() / max(largest, 1e-30)
     return lost if np.isfinite(lost) else 0
 
 
-def _unlike(one, other, allowed, exactly):
+def unlike(one, other, allowed, exactly):
     """Say how two arrays differ, or return None."""
     if one.shape != other.shape:
         return f"its outputs have shape {other.shape} in place of {one.shape}."

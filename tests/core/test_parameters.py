@@ -5,7 +5,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bnlib import as_affine, batch_norm_inference, count_parameters, fold
+from bnlib import (
+    as_affine,
+    batch_norm_inference,
+    count_parameters,
+    fold,
+    fold_forward,
+)
 
 RNG = np.random.default_rng(0)
 MEAN, VARIANCE = (
@@ -131,6 +137,38 @@ def test_depthwise_kernels_have_two_output_axes():
     np.testing.assert_allclose(folded.reshape(3, 3, 8), by_hand, rtol=1e-13)
 
 
+@pytest.mark.parametrize("bias", [None, RNG.normal(size=4)])
+@pytest.mark.parametrize("affine", [(GAMMA, BETA), (None, None)])
+def test_forward_into_a_dense_layer(bias, affine):
+    x, kernel = RNG.normal(size=(7, 5)), RNG.normal(size=(5, 4))
+    after = batch_norm_inference(x, MEAN, VARIANCE, *affine) @ kernel
+    after += 0 if bias is None else bias
+    kernel, bias = fold_forward(kernel, bias, MEAN, VARIANCE, *affine)
+    np.testing.assert_allclose(x @ kernel + bias, after, rtol=1e-11, atol=1e-11)
+
+
+def test_forward_into_a_convolution():
+    x, kernel = RNG.normal(size=(2, 7, 6, 5)), RNG.normal(size=(3, 2, 5, 4))
+    after = correlate(batch_norm_inference(x, MEAN, VARIANCE, GAMMA, BETA), kernel)
+    kernel, bias = fold_forward(kernel, None, MEAN, VARIANCE, GAMMA, BETA)
+    np.testing.assert_allclose(
+        correlate(x, kernel) + bias, after, rtol=1e-11, atol=1e-11
+    )
+
+
+def test_forward_into_a_depthwise_convolution():
+    x, kernel = RNG.normal(size=(2, 7, 6, 5)), RNG.normal(size=(3, 2, 5, 2))
+    normal = batch_norm_inference(x, MEAN, VARIANCE, GAMMA, BETA)
+    settings = {"axis": -2, "outputs": (-2, -1)}
+    folded, bias = fold_forward(
+        kernel, np.ones(10), MEAN, VARIANCE, GAMMA, BETA, **settings
+    )
+    for c in range(5):
+        after = 1 + correlate(normal[..., [c]], kernel[:, :, [c]])
+        found = correlate(x[..., [c]], folded[:, :, [c]]) + bias.reshape(5, 2)[c]
+        np.testing.assert_allclose(found, after, rtol=1e-11, atol=1e-11)
+
+
 def test_dtype_is_kept_and_nothing_is_modified():
     kernel = RNG.normal(size=(3, 5)).astype(np.float32)
     before = kernel.copy()
@@ -148,6 +186,16 @@ def test_dtype_is_kept_and_nothing_is_modified():
             "4 output channels.*have 5",
         ),
         (lambda: fold(np.ones((5, 3)), None, MEAN, VARIANCE), ValueError, "Check axis"),
+        (
+            lambda: fold_forward(np.ones((3, 5)), None, MEAN, VARIANCE),
+            ValueError,
+            "3 input channels.*Check axis",
+        ),
+        (
+            lambda: fold_forward(np.ones((5, 3)), np.ones(4), MEAN, VARIANCE),
+            ValueError,
+            "bias must have shape",
+        ),
         (
             lambda: fold(np.ones((3, 5)), np.ones(4), MEAN, VARIANCE),
             ValueError,

@@ -797,6 +797,14 @@ def test_compare_finds_several_and_forgives_rounding_and_habits():
             {"moving_mean": 5 * MEAN, "moving_variance": 5 * VARIANCE},
             "moving_mean and moving_variance should be divided by 5",
         ),
+        (
+            {"moving_mean": 999.982 * MEAN, "moving_variance": 999.982 * VARIANCE},
+            "moving_mean and moving_variance should be divided by 999.982",
+        ),
+        (
+            {"moving_mean": MEAN / 8, "moving_variance": VARIANCE / 8},
+            "moving_mean and moving_variance should be multiplied by 8",
+        ),
     ],
 )
 def test_explain_finds_the_change_that_mends_the_outputs(change, words):
@@ -811,6 +819,22 @@ def test_explain_finds_a_parameter_too_many_and_says_when_it_finds_nothing():
     y = replace(FIRST, gamma=None).inference(IMAGES)
     assert explain(FIRST, IMAGES, y) == ["gamma should be left out"]
     assert explain(replace(FIRST, beta=BETA + np.eye(3)[1]), IMAGES, y) == []
+    apart = {"moving_mean": 5 * MEAN, "moving_variance": 6 * VARIANCE}  # no one factor
+    assert explain(replace(FIRST, gamma=None, **apart), IMAGES, y) == []
+
+
+def test_explain_fits_a_factor_past_dead_channels_and_in_float32():
+    dead = {"gamma": [0.0, -0.5, 3.0], "moving_variance": [1.0, 0.0, 0.2]}
+    right, factor = replace(FIRST, **dead), 993.3
+    x = IMAGES.astype(np.float32)
+    y = right.inference(x).astype(np.float32)
+    sums = {"moving_mean": factor * MEAN}
+    sums["moving_variance"] = factor * right.moving_variance
+    words = "moving_mean and moving_variance should be divided by 993.3"
+    assert explain(replace(right, **sums), x, y) == [words]
+    still = np.ones_like(IMAGES) * np.array([1.0, 2, 3])[:, np.newaxis, np.newaxis]
+    wrong = replace(FIRST, moving_mean=MEAN + 1)
+    assert explain(wrong, still, FIRST.inference(still)) == []
     with pytest.raises(ValueError, match=r"same shape; got \(7, 3, 2, 5\) and"):
         explain(FIRST, IMAGES, np.moveaxis(y, 1, -1))
     with pytest.raises(ValueError, match="y must vary"):

@@ -17,22 +17,24 @@ __all__ = [
 
 @checker
 def momentum(answer):
-    """Check `answer(theirs)`: PyTorch's momentum in, Keras's out."""
-    mine = answer(0.1)
-    if mine is None:
-        raise NotYet("The function returns nothing so far; it should return a number.")
-    if close(mine, 0.1):
-        raise NotYet("PyTorch's is the weight of the new value. Whose is Keras's?")
-    if not close(mine, 0.9) or not close(answer(0.01), 0.99):
-        raise NotYet("The two weights are of the old and of the new value: their sum?")
-    none = NotYet("For numbers it is right. What becomes of None?")
-    try:
-        for_none = answer(None)
-    except TypeError:
-        raise none from None
-    if for_none is not None:
-        raise none
-    return "It matters only when training goes on."
+    """Check `answer(before, batch, after)`: three means in, Keras's momentum out."""
+    rng = np.random.default_rng(3)
+    for kept in (0.9, 0.25, 0.99):
+        before, batch = rng.normal(size=(2, 4))
+        mine = answer(before, batch, kept * before + (1 - kept) * batch)
+        if mine is None:
+            raise NotYet(
+                "The function returns nothing so far; it should return a number."
+            )
+        if np.size(mine) != 1:
+            raise NotYet("Every channel has the same momentum: return one number.")
+        if close(mine, 1 - kept) and kept == 0.9:
+            raise NotYet("That is PyTorch's: the weight of the new value.")
+        if not close(mine, kept):
+            raise NotYet(
+                "Write after as p * before + (1 - p) * batch. What is after - batch?"
+            )
+    return "And 1 minus it is PyTorch's."
 
 
 @checker
@@ -47,7 +49,10 @@ def caffe(answer):
     if not all(close(m, mean) and close(v, variance) for m, v in (mine, other)):
         raise NotYet("Each of the two is its sum divided by the factor.")
     with np.errstate(all="ignore"):
-        fresh = arrays(answer(0 * mean, 0 * variance, 0.0), names, (3,))
+        try:
+            fresh = arrays(answer(0 * mean, 0 * variance, 0.0), names, (3,))
+        except ZeroDivisionError:
+            fresh = np.nan
     if np.any(np.isnan(fresh)) or np.any(fresh):
         raise NotYet("For a layer without a batch, factor 0, Caffe takes zeros.")
     return "As Caffe does it, down to the layer that has seen nothing."
@@ -89,7 +94,7 @@ def wrong_parameter(answer):
         raise NotYet("The momentum does not show in outputs. Something else is wrong.")
     if field != "gamma":
         raise NotYet(
-            "The layer is right. Print its fields: which vector is that of a new layer?"
+            "bn3 is the right choice. Print its fields: which vector is that of a new layer?"
         )
     recorded, suspects = suspect()
     x, y = recorded["bn3"]
@@ -129,14 +134,24 @@ def convert(answer):
         raise NotYet("PyTorch's dense weight is out, in. Keras's is in, out.")
     if not close(dense[1], state["fc.bias"]):
         raise NotYet("The dense layer's bias needs no change.")
-    names = ("weight", "bias", "running_mean")
-    if any(
-        np.shape(mine) != (5,) or not close(mine, state[f"bn.{name}"])
-        for mine, name in zip(norm, names, strict=False)
-    ):
+    if any(mine.shape != (5,) for mine in norm):
+        raise NotYet(
+            "Each of the four arrays of batch norm holds one number a channel."
+        )
+    names = ("weight", "bias", "running_mean", "running_var")
+    its = [state[f"bn.{name}"] for name in names]
+    x = rng.normal(size=(20, 5))
+    with np.errstate(all="ignore"):
+        y = norm[0] * (x - norm[2]) / np.sqrt(norm[3]) + norm[1]
+    if close(y, its[0] * (x - its[2]) / np.sqrt(its[3] + eps) + its[1]):
+        return "The outputs are PyTorch's."
+    if any(close(norm[a], its[b]) for a in range(4) for b in range(4) if a != b):
         raise NotYet("Keras's order is gamma, beta, moving mean, moving variance.")
+    if not all(close(norm[n], its[n]) for n in (0, 1, 2)):
+        raise NotYet(
+            "The outputs are not PyTorch's. Leave gamma, beta and the mean as they are: "
+            "the variance alone can take epsilon in."
+        )
     if close(norm[3], state["bn.running_var"]):
         raise NotYet("The layer's epsilon is 0 now. What stands under PyTorch's root?")
-    if not close(norm[3], state["bn.running_var"] + eps):
-        raise NotYet("The variance is off: under PyTorch's root is variance + eps.")
-    return "The outputs are PyTorch's."
+    raise NotYet("The variance is off: under PyTorch's root is variance + eps.")
