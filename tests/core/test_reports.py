@@ -1,5 +1,6 @@
 """Reports: levels, order, what is written for people and for programs."""
 
+import io
 import json
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -85,6 +86,6 @@ def test_in_a_terminal_nothing_is_taken_for_markup():
         (REPORT, "<c> [d]"),
         (Report("none", (), ("[note]",)), "[note]"),
     ):
-        screen = console.Console(width=60, record=True, quiet=True)
+        screen = console.Console(width=60, file=io.StringIO())
         screen.print(report)
-        assert words in screen.export_text()
+        assert words in screen.file.getvalue()
