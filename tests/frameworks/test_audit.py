@@ -640,6 +640,13 @@ def test_outputs_of_every_kind():
     assert audit(model.norm, X).worst == "error"  # a layer alone is a model, too
 
 
+def test_outputs_that_hardly_vary_are_said_to():
+    model = keras.Sequential([keras.Input((3,)), Keras(name="n"), dense()])
+    model.layers[0].moving_variance.assign([1e12] * 3)
+    [finding] = [row for row in audit(model, X) if row.code == "BN003"]
+    assert "hardly by the moving ones" in finding.message
+
+
 def test_inputs_that_are_no_numbers_are_said():
     model = keras.Sequential(
         [keras.Input((3,)), layers.Lambda(lambda x: tf.math.log(x)), Keras(), dense()]
