@@ -6,6 +6,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
 
 import json
+import re
 import weakref
 from pathlib import Path
 
@@ -15,6 +16,7 @@ import pytest
 import tensorflow as tf
 from samples import friendly
 
+from bnlib import conformance
 from bnlib.doctor import RULES, Fault, Rule, audit
 from bnlib.keras import BatchNormalization
 from bnlib.reports import Report
@@ -681,3 +683,14 @@ def test_untouched_models_give_no_false_alarm(name):
     if name == "ResNet50":
         (row,) = (row for row in report if row.code == "BN009")
         assert sum(each["biases"] for each in row.evidence.values()) == 26560
+
+
+def test_the_page_of_symptoms_names_every_rule_and_no_other():
+    page = (BOOK / "symptoms.md").read_text()
+    rows = [line for line in page.splitlines() if line.startswith("| ")]
+    named = {code for row in rows for code in re.findall(r"BN\d+", row)}
+    assert named == {rule.code for rule in RULES}
+    checks = {
+        name for row in rows for name in re.findall(r"`(\w+)`", row.split("|")[-2])
+    }
+    assert checks <= set(conformance.names())
