@@ -1,6 +1,8 @@
 """Data of any kind, as batches of what a model takes: arrays, `tf.data`, generators, PyDatasets."""
 
+import contextlib
 import math
+import re
 from collections.abc import Callable, Iterator
 from numbers import Integral
 from typing import Any
@@ -140,6 +142,29 @@ def check_list(data, model):
             "lambda: batches, for a list of examples np.stack(examples), for targets "
             "(inputs, targets)."
         )
+
+
+@contextlib.contextmanager
+def taken(model, batch):
+    """Say in short words when a model does not take a batch; Keras's take ten lines.
+
+    Raises:
+        ValueError: in place of what a call raises for shapes and types.
+    """
+    try:
+        yield
+    except (ValueError, TypeError, tf.errors.OpError) as error:
+        given = [f"{v.shape} {_kind(v)}" for v in keras.tree.flatten(batch)]
+        text = re.sub(r"\x1b\[\d*m", "", str(error)).split("Arguments received")[0]
+        text = re.sub(r"Exception encountered when calling [^\n]*\n", "", text)
+        raise ValueError(
+            f"data must be what {model.name!r} takes; it does not run on a batch of "
+            f"{', '.join(given)}: {' '.join(text.split())}"
+        ) from error
+
+
+def _kind(array):
+    return getattr(array.dtype, "name", array.dtype)
 
 
 def plural(word, count):

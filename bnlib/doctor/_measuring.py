@@ -8,7 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from bnlib import tf_ops
-from bnlib.doctor._data import Batches, check_list, tracked
+from bnlib.doctor._data import Batches, check_list, taken, tracked
 from bnlib.doctor._layers import statistics
 from bnlib.keras._running import call, in_training, undisturbed, watched
 from bnlib.moments import Moments
@@ -268,7 +268,11 @@ class Runs:
             seen.trains_at_inference |= bool(training) and layer.trainable
             seen.take(_moments(layer, inputs, mask))
 
-        with undisturbed(self._model), watched(self._norms, before=note):
+        with (
+            taken(self._model, batch),
+            undisturbed(self._model),
+            watched(self._norms, before=note),
+        ):
             return call(self._model, batch, training=False)
 
     def _training(self, batch, layers, seen=None):

@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from bnlib.axes import canonical_axes
-from bnlib.doctor._data import Batches, check_list, plural, tracked
+from bnlib.doctor._data import Batches, check_list, plural, taken, tracked
 from bnlib.doctor._layers import batch_norms, not_finite, statistics
 from bnlib.keras._models import copies, numbers
 from bnlib.keras._running import call, remembered, undisturbed, watched
@@ -388,7 +388,10 @@ class _Run:
             for batch in tracked(self._batches, f"Recalibrating {text}"):
                 now.clear()
                 try:
-                    with watched(layers, before=before):
+                    with (
+                        taken(self._model, batch),
+                        watched(layers, before=before),
+                    ):
                         call(self._model, batch, training=False)
                 except _Enough as enough:
                     if enough.error:

@@ -740,7 +740,13 @@ def test_bad_input_is_refused():
         audit(model, [X, X[:, 0]])
     with pytest.raises(ValueError, match=r"got a single .*np\.stack"):
         audit(model, np.array(3.0))
-    assert not audit(model, [X]).rows  # a list of one input is none of batches
+    words = np.full((8, 3), "a")
+    for data, shown in ((X[:, :2], r"\(32, 2\) float32"), (words, r"\(8, 3\) \w+")):
+        with pytest.raises(
+            ValueError, match=f"must be what .* takes; .*{shown}"
+        ) as raised:
+            audit(model, data)
+        assert "\n" not in str(raised.value)
 
 
 @pytest.mark.parametrize("name", ["ResNet50", "EfficientNetB0", "MobileNetV3Small"])

@@ -604,7 +604,11 @@ REFUSED = {
     "list of pairs": (lambda: [(ROWS, ROWS)], "has 1; got 2 arrays"),
     "list and targets": (lambda: ([ROWS, ROWS], ROWS), "has 1; got 2 arrays"),
     "a number": (lambda: np.array(3.0), r"got a single ndarray.*np\.stack"),
-    "rank": (lambda: ROWS[:, 0], "incompatible|ndim"),
+    "rank": (
+        lambda: ROWS[:, 0],
+        r"must be what .* takes; .* \(32,\) float32: .*(compat|ndim)",
+    ),
+    "words": (lambda: np.full((8, 3), "a"), r"must be what .* takes; .* \(8, 3\) str"),
 }
 
 
