@@ -19,6 +19,8 @@ def unfit_statistics(case):
         seen = case.measured.of(layer)
         if not seen.known or case.at_start(layer):
             continue
+        if (statistics(layer)[1] < 0).any():
+            continue  # BN017 says it
         lack = _lacks_bessel(case, layer)
         if lack and not _unshuffled(case, lack[1]):
             continue  # BN004 says it
@@ -89,25 +91,28 @@ def _other_classes(gap):
 
 def small_batches(case):
     """BN004: moving variances that are too small by what a small batch lacks."""
+    size, sorted_ = case.measured.sizes[0], []
     for path, layer in case.norms:
         lack = _lacks_bessel(case, layer)
         if not lack:
             continue
         moving, within = lack
         if _unshuffled(case, within):
-            case.notes.append(
-                f"BN004 was left out for {path!r}: within a batch of {case.measured.sizes[0]} the "
-                f"variance is {within:.2g} of that of all data, which is too little for chance. "
-                "The batches are not shuffled."
-            )
-        else:
-            yield Fault(
-                path,
-                f"the moving variance is {moving:.2f} of that of the inputs; within a batch of "
-                f"{case.measured.sizes[0]} the variance is {within:.2f} of it, as (N-1)/N with "
-                f"N = {1 / (1 - within):.1f}.",
-                {"moving": moving, "within": within, "batch": case.measured.sizes[0]},
-            )
+            sorted_.append((path, within))
+            continue
+        yield Fault(
+            path,
+            f"the moving variance is {moving:.2f} of that of the inputs; within a batch of {size} "
+            f"the variance is {within:.2f} of it, as (N-1)/N with N = {1 / (1 - within):.1f}.",
+            {"moving": moving, "within": within, "batch": size},
+        )
+    if sorted_:
+        (path, within), more = sorted_[0], len(sorted_) - 1
+        case.notes.append(
+            f"BN004 was left out for {path!r}{f' and {more} more' if more else ''}, where the "
+            f"variance within a batch of {size} is {within:.2g} of that of all data, too little "
+            "for chance: the batches are not shuffled."
+        )
 
 
 def _lacks_bessel(case, layer):

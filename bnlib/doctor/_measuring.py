@@ -8,7 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from bnlib import tf_ops
-from bnlib.doctor._data import Batches, check_list, taken, tracked
+from bnlib.doctor._data import Batches, check_list, plural, taken, tracked
 from bnlib.doctor._layers import statistics
 from bnlib.keras._running import call, in_training, undisturbed, watched
 from bnlib.moments import Moments
@@ -207,7 +207,7 @@ def measure(case, data, batch_size):
     strange = [p.path for p in case.norms if not found.of(p.layer).finite]
     if strange:
         case.notes.append(
-            f"Inputs of {len(strange)} batch norm layers are NaN or infinite, first of "
+            f"Inputs of {plural('batch norm layer', len(strange))} are NaN or infinite, first of "
             f"{strange[0]!r}: nothing was measured there."
         )
     return found

@@ -389,17 +389,11 @@ FAULTS = {
         "new += [np.sqrt(variance), pool.mean]",
         "test_recalibrate.py::test_options_of_our_layer",
     ),
-    "recalibrate: a layer that is to be mended stops the first walk": (
+    "recalibrate: a NaN that is gone is called no change": (
         "doctor/recalibrate.py",
-        "if not for_order or id(layer) == now[0]:",
-        "if True:",
+        "return np.inf if np.isnan(sizes).any() else max(sizes)",
+        "return max(sizes)",
         "test_recalibrate.py::test_statistics_that_are_no_numbers_are_mended",
-    ),
-    "recalibrate: a list of batches is taken for the inputs": (
-        "doctor/recalibrate.py",
-        "    check_list(data, model)\n    on_replica",
-        "    on_replica",
-        "test_recalibrate.py::test_what_is_refused_leaves_the_model_as_it_was",
     ),
     "recalibrate: the callback waits for the end of the epoch": (
         "doctor/recalibrate.py",
