@@ -573,8 +573,7 @@ def _away_from_1(ratio):
 
 def _size_of(moved, ratio):
     """Return one number for a change, infinite when either is NaN."""
-    sizes = moved, float(_away_from_1(ratio))
-    return np.inf if np.isnan(sizes).any() else max(sizes)
+    return np.inf if np.isnan(moved) else max(moved, float(_away_from_1(ratio)))
 
 
 # Sums

@@ -391,8 +391,8 @@ FAULTS = {
     ),
     "recalibrate: a NaN that is gone is called no change": (
         "doctor/recalibrate.py",
-        "return np.inf if np.isnan(sizes).any() else max(sizes)",
-        "return max(sizes)",
+        "positive = np.where(ratio > 0, ratio, np.inf)",
+        "positive = np.where(ratio > 0, ratio, 1)",
         "test_recalibrate.py::test_statistics_that_are_no_numbers_are_mended",
     ),
     "recalibrate: the callback waits for the end of the epoch": (
