@@ -4,7 +4,7 @@ import numpy as np
 
 from bnlib.book.exercises import NotYet, arrays, checker, close
 
-__all__ = ["backward", "exchange", "pool", "shares"]
+__all__ = ["backward", "pool", "shares"]
 
 
 @checker
@@ -68,34 +68,6 @@ def shares(answer):
     if not np.isclose(sum(answer(part, 5) for part in [*parts[1:], parts[1] * 2]), 6):
         raise NotYet("Right for six examples. Another batch has five: use count.")
     return "The sum of the shares is the mean, however the batch was cut."
-
-
-@checker
-def exchange(answer):
-    """Check `answer(channels, replicas)`: numbers in the table of one forward pass."""
-    found = [answer(*given) for given in ((64, 4), (64, 8), (128, 4))]
-    if any(each is None or each is ... for each in found):
-        raise NotYet(
-            "The function returns nothing so far; it should return one number."
-        )
-    if any(np.ndim(each) for each in found):
-        raise NotYet("Return one number: the size of the table.")
-    few, many, wide = map(int, found)
-    if few == many:
-        raise NotYet("That is one row. The table has one for each replica.")
-    if wide - few == 4 * 64:
-        raise NotYet("A mean for each channel, and what else for each channel?")
-    if few == 4 * 128:
-        raise NotYet("Almost: and how many values stand behind the mean?")
-    if few == 4 * 128 + 1:
-        raise NotYet("Each row has its own count.")
-    if few == 8 * 4 * 129:
-        raise NotYet("Count numbers, not bytes.")
-    if few == 4 * 3 * 64:
-        raise NotYet("All channels of a replica have the same count.")
-    if (few, many, wide) != (4 * 129, 8 * 129, 4 * 257):
-        raise NotYet("Count what sync_moments hands to all_parts: three things.")
-    return "A count, and two numbers for each channel, for each replica."
 
 
 @checker
