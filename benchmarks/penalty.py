@@ -1,7 +1,8 @@
 """Train critics with a gradient penalty, each with another norm layer, and store the results.
 
 A WGAN-GP critic on points in the plane. The penalty asks for gradients of norm 1. Keras's batch
-norm has a wrong second derivative; ours has the right one; layer norm keeps examples apart.
+norm has a wrong second derivative; ours has the right one; layer norm keeps examples apart. The
+critic sees real and fake points in a batch of each kind, or with our batch norm also in one batch.
 
     python benchmarks/penalty.py [--seeds 8] [--steps 600] [--json bnlib/book/stored/penalty.json]
 """
@@ -20,11 +21,13 @@ from rich.table import Table
 import bnlib.keras
 from bnlib.book import critic
 
+TOGETHER = "our batch norm, one batch"
 NORMS = {
     "Keras's batch norm": lambda: keras.layers.BatchNormalization(dtype="float64"),
     "our batch norm": lambda: bnlib.keras.BatchNormalization(dtype="float64"),
     "layer norm": lambda: keras.layers.LayerNormalization(dtype="float64"),
     "no norm": None,
+    TOGETHER: lambda: bnlib.keras.BatchNormalization(dtype="float64"),
 }
 LAST = 100  # steps that are averaged
 
@@ -39,7 +42,9 @@ def main():
     found = {name: {"gap": [], "penalty": [], "norm": []} for name in NORMS}
     console = Console(width=110)
     for name, seed in track(runs, "Training", console=console, transient=True):
-        _, history = critic.train(NORMS[name], seed, steps=options.steps)
+        _, history = critic.train(
+            NORMS[name], seed, steps=options.steps, together=name == TOGETHER
+        )
         means = history[-LAST:].mean(axis=0)
         for key, value in zip(found[name], means, strict=True):
             found[name][key].append(float(value))

@@ -5,6 +5,7 @@ from contextlib import contextmanager
 DISTRIBUTION = "bnlib-book"  # `bnlib` on PyPI is another project
 NAMES = {
     "IPython": "IPython",
+    "click": "click",
     "keras": "Keras",
     "matplotlib": "Matplotlib",
     "numba": "numba",

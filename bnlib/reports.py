@@ -137,11 +137,12 @@ class Report(Generic[R]):
 
     def __rich_console__(self, console: Any, options: Any) -> Iterator[Any]:
         """Draw the report in a terminal, by Rich."""
-        from rich.table import Table
+        from rich.table import Column, Table
         from rich.text import Text
 
         heads, *rows = self._cells()
-        table = Table(*heads, title=self.title, title_justify="left")
+        columns = (Column(name, overflow="fold") for name in heads)
+        table = Table(*columns, title=self.title, title_justify="left")
         for row, cells in zip(self.rows, rows, strict=True):
             table.add_row(*map(Text, cells), style=STYLES[row.level])
         yield table if rows else Text(self.title)
@@ -176,4 +177,6 @@ def _plain(value):
         value = value.item()
     if isinstance(value, float) and not np.isfinite(value):
         return str(value)
+    if callable(value):
+        return value.__name__
     return value

@@ -3,12 +3,15 @@
 Only its types are checked, for neither TensorFlow nor Keras tells its own: what is theirs is Any.
 """
 
+from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 import bnlib
-from bnlib import conventions, doctor, replicas, tf_ops
+from bnlib import conformance, conventions, doctor, replicas, tf_ops
+from bnlib.conformance import Adapter, Checked, Setting, adapters, check_batch_norm
 from bnlib.keras import BatchNormalization, swap_in, swap_out, synchronize
 
 
@@ -32,6 +35,20 @@ def on_models(model: Any, optimizer: Any, loss: Any) -> None:
     step = replicas.train_step(strategy, model, optimizer, loss)
     step(replicas.per_replica(strategy, [[1.0], [2.0]]), None)
     print(replicas.join_workers(timeout=1.5))
+
+
+def large_epsilon(case: doctor.Case) -> Iterator[doctor.Fault]:
+    for path, layer in case.norms:
+        if layer.epsilon > 0.1 and not case.at_start(layer) and case.calls_of(layer):
+            yield doctor.Fault(path, "large", {"epsilon": layer.epsilon})
+
+
+def audited(model: Any, data: Any) -> list[str]:
+    mine = doctor.Rule("info", "MY001", "large", "Less.", "index.html", large_epsilon)
+    report = doctor.audit(model, data, batch_size=64, rules=[*doctor.RULES, mine])
+    finding: doctor.Finding = report.rows[0]
+    print(report.worst, finding.where, finding.message, finding.evidence)
+    return [each.code for each in report.at_least("warning")]
 
 
 def at_the_doctor(model: Any, data: Any) -> None:
@@ -60,3 +77,24 @@ def between_frameworks(module: Any, values: dict[str, Any]) -> bnlib.BatchNorm:
     print(wrong, values, params.inference(np.ones((3, 2))), row.keep)
     print(conventions.variance_factor(32, source=True, target=False))
     return params.layer()
+
+
+class Mine(Adapter):
+    def forward(self, x: Any, training: bool) -> Any:
+        return bnlib.batch_norm(x, epsilon=self.setting.epsilon)[0]
+
+
+def is_it_batch_norm() -> Checked:
+    print(len(conformance.names()), Setting(3, axis=1).vectors())
+    for maker in (
+        adapters.Flax,
+        partial(adapters.Function, function=np.sin),
+        adapters.Keras,
+        adapters.NumPy,
+        adapters.Onnx,
+        adapters.TensorFlow,
+        adapters.Torch,
+    ):
+        check_batch_norm(maker, only={"transform"}, skip=(), name="one of ours")
+    report = check_batch_norm(Mine)
+    return report.at_least("error")[0]

@@ -18,7 +18,7 @@ import bnlib
 
 # Run by the fresh environment's Python, which sees neither the checkout nor PYTHONPATH.
 PROGRAM = """
-import importlib.metadata, sys
+import importlib.metadata, importlib.util, sys
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +30,7 @@ home, version = Path(bnlib.__file__).resolve().parent, sys.argv[1]
 assert home.is_relative_to(Path(sys.prefix).resolve()), f"bnlib comes from {home}"
 assert bnlib.__version__ == importlib.metadata.version("bnlib-book") == version
 assert (home / "py.typed").is_file(), "py.typed is missing"
+assert importlib.util.find_spec("bnlib_pytest"), "the plugin of pytest is missing"
 heavy = {"tensorflow", "keras", "matplotlib"} & set(sys.modules)
 assert not heavy, f"import bnlib brings {heavy}"
 

@@ -73,12 +73,15 @@ def critic(seed: int, norm: Callable[[], Any] | None) -> Any:
     return model
 
 
-def losses(model: Any, batch: Points) -> tuple[Any, Any, Any]:
+def losses(
+    model: Any, batch: Points, *, together: bool = False
+) -> tuple[Any, Any, Any]:
     """Return what a critic with a gradient penalty is trained by.
 
     Args:
-        model: the critic, run in training mode on each of the three batches alone.
+        model: the critic, run in training mode; on the points between alone.
         batch: arrays or tensors.
+        together: whether it sees real and fake points in one batch; else in one of each kind.
 
     Returns:
         mean answer to fakes minus mean answer to real ones, which is to fall; the penalty, the mean
@@ -92,14 +95,22 @@ def losses(model: Any, batch: Points) -> tuple[Any, Any, Any]:
         answers = model(between, training=True)
     gradient = tape.gradient(answers, between)
     norms = tf.sqrt(tf.reduce_sum(gradient**2, 1) + 1e-12)
-    gap = tf.reduce_mean(model(fake, training=True)) - tf.reduce_mean(
-        model(real, training=True)
-    )
+    if together:
+        both = model(tf.concat([fake, real], 0), training=True)
+        of_fake, of_real = tf.split(both, [len(fake), len(real)])
+    else:
+        of_fake, of_real = (model(each, training=True) for each in (fake, real))
+    gap = tf.reduce_mean(of_fake) - tf.reduce_mean(of_real)
     return gap, tf.reduce_mean((norms - 1) ** 2), tf.reduce_mean(norms)
 
 
 def train(
-    norm: Callable[[], Any] | None, seed: int, *, steps: int, weight: float = 10.0
+    norm: Callable[[], Any] | None,
+    seed: int,
+    *,
+    steps: int,
+    weight: float = 10.0,
+    together: bool = False,
 ) -> tuple[Any, np.ndarray]:
     """Train a critic by Adam at a rate of 0.001.
 
@@ -108,6 +119,7 @@ def train(
         seed: of the weights and of the points.
         steps: how many, each with 64 points of a kind.
         weight: of the penalty in the loss.
+        together: as in `losses`.
 
     Returns:
         The critic; and of each step what `losses` returns, `(steps, 3)`.
@@ -119,7 +131,7 @@ def train(
     @tf.function
     def step(*batch):
         with tf.GradientTape() as tape:
-            gap, penalty, size = losses(model, batch)
+            gap, penalty, size = losses(model, batch, together=together)
             loss = gap + weight * penalty
         gradients = tape.gradient(loss, model.trainable_variables)
         optimizer.apply_gradients(

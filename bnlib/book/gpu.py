@@ -18,7 +18,16 @@ with needed("bnlib.book.gpu", "tf"):
 
     from bnlib.keras import BatchNormalization, swap_in
 
-__all__ = ["SHAPES", "SMALL", "accuracy", "device", "report", "resnet50", "steps"]
+__all__ = [
+    "SHAPES",
+    "SMALL",
+    "accuracy",
+    "device",
+    "in_copies",
+    "report",
+    "resnet50",
+    "steps",
+]
 
 SHAPES = [(32, 112, 112, 64), (256, 56, 56, 64), (256, 14, 14, 256), (65536, 1024)]
 SMALL = [(4, 8, 8, 16), (64, 32)]  # to see that the code works
@@ -45,6 +54,7 @@ def steps(
     dtypes: Sequence[str] = DTYPES,
     *,
     rounds: int = 30,
+    together: int = 10,
     place: str | None = None,
 ) -> list[dict[str, Any]]:
     """Time a training step of one batch norm, for each shape, dtype, candidate and mode.
@@ -57,11 +67,13 @@ def steps(
         shapes: of x, channels last.
         dtypes: of x; the layers keep float32 variables.
         rounds: counted per candidate.
+        together: how often each is called in a round. The device is waited for once in a round, so
+            that the time to launch a call hides behind the one before.
         place: a TensorFlow device; default `device()`.
 
     Returns:
         Records with `shape`, `dtype`, `candidate`, `mode`, `ms`, and `copies`: the time over that
-        of copying x on the same device.
+        of copying x on the same device. That of the copy has also `GB/s`, read and written.
     """
     place, records = place or device(), []
     for shape in shapes:
@@ -71,16 +83,66 @@ def steps(
             with tf.device(place):
                 x, grad_y = (tf.cast(tf.constant(v), dtype) for v in (x, grad_y))
             calls = _tensorflow(x, grad_y) | _torch(x, grad_y, place)
+            calls = {name: _repeated(*call, together) for name, call in calls.items()}
             times = in_turn(calls, rounds)
             for (name, mode), ms in times.items():
                 record = {"shape": list(shape), "dtype": dtype, "candidate": name}
-                copies = ms / times[COPY, "tf.function"]
-                records.append(record | {"mode": mode, "ms": ms, "copies": copies})
+                copies, ms = ms / times[COPY, "tf.function"], ms / together
+                record |= {"mode": mode, "ms": ms, "copies": copies}
+                if name == COPY:
+                    record["GB/s"] = 2 * x.dtype.size * np.prod(shape) / ms / 1e6
+                records.append(record)
     return records
 
 
+def _repeated(call, wait, together):
+    """Return a function that calls so often, and then waits for the device."""
+
+    def run():
+        for _ in range(together):
+            result = call()  # only the last is kept: the memory holds it
+        wait()
+        return result
+
+    return run
+
+
+def in_copies(
+    records: Iterable[dict[str, Any]],
+) -> tuple[list[str], list[list[str]]]:
+    """Arrange the records of `steps` as a table, one row for each shape and dtype.
+
+    Args:
+        records: what `steps` gives, or a stored file holds.
+
+    Returns:
+        Headings and rows. The columns are `GB/s` of the copy, and the copies that each candidate
+        takes, with two digits, in the three modes in turn; a dash is what the device refuses.
+
+    >>> copy = {"shape": [8], "dtype": "float32", "candidate": COPY, "copies": 1, "GB/s": 20}
+    >>> ours = {"shape": [8], "dtype": "float32", "candidate": "ours", "copies": 4.56}
+    >>> in_copies([copy | {"mode": "tf.function"}, ours | {"mode": "XLA"}])[1]
+    [['8', 'float32', '20', '- / - / 4.6']]
+    """
+    rows, names = {}, {}
+    for record in records:
+        place = "x".join(map(str, record["shape"])), record["dtype"]
+        row = rows.setdefault(place, {})
+        row[record["candidate"], record["mode"]] = f"{record['copies']:.2g}"
+        if record["candidate"] == COPY:
+            row["GB/s"] = f"{record['GB/s']:.2g}"
+        else:
+            names[record["candidate"]] = None
+    table = [
+        [*place, row["GB/s"]]
+        + [" / ".join(row.get((name, mode), "-") for mode in MODES) for name in names]
+        for place, row in rows.items()
+    ]
+    return ["x", "type", "copy, GB/s", *names], table
+
+
 def _tensorflow(x, grad_y):
-    """Return the calls on TensorFlow that this device can run, by candidate and mode."""
+    """Return the calls on TensorFlow that this device can run, each with how to wait for it."""
     policy = POLICIES.get(x.dtype.name, x.dtype.name)
     candidates = {
         "ours": _layer(BatchNormalization(dtype=policy), x),
@@ -89,7 +151,8 @@ def _tensorflow(x, grad_y):
         "fused kernel, channels first": _fused(x, "NCHW"),
     }
     copy = tf.function(lambda x: tf.raw_ops.DeepCopy(x=x))
-    calls = {(COPY, "tf.function"): lambda: _finished(copy(x))}
+    wait = tf.test.experimental.sync_devices
+    calls = {(COPY, "tf.function"): (lambda: copy(x), wait)}
     for name, norm in candidates.items():
         for mode, xla in MODES.items():
             step = _step(norm)
@@ -99,7 +162,7 @@ def _tensorflow(x, grad_y):
                 call()
             except (tf.errors.OpError, ValueError):
                 continue  # this device has no such kernel
-            calls[name, mode] = call
+            calls[name, mode] = call, wait
     return calls
 
 
@@ -146,15 +209,10 @@ def _step(norm):
 
 
 def _call(run, x, grad_y):
-    return lambda: _finished(run(x, grad_y))
+    return lambda: run(x, grad_y)
 
 
-def _finished(result):
-    tf.test.experimental.sync_devices()
-    return result
-
-
-def _torch(x, grad_y, place) -> dict[tuple[str, str], Callable[[], Any]]:
+def _torch(x, grad_y, place) -> dict[tuple[str, str], tuple[Callable[[], Any], ...]]:
     """Return a call of PyTorch's kernel, if it is here and sees the same kind of device."""
     try:
         import torch
@@ -175,12 +233,13 @@ def _torch(x, grad_y, place) -> dict[tuple[str, str], Callable[[], Any]]:
 
     def step():
         y = layer(x.requires_grad_())
-        found = torch.autograd.grad(y, x, grad_y)
+        return torch.autograd.grad(y, x, grad_y)
+
+    def wait():
         if where == "cuda":
             torch.cuda.synchronize()
-        return found
 
-    return {("PyTorch, channels first", "eager"): step}
+    return {("PyTorch, channels first", "eager"): (step, wait)}
 
 
 def accuracy(
@@ -234,9 +293,9 @@ def resnet50(
         takes by itself on a single GPU.
     """
     rng, calls = np.random.default_rng(0), {}
-    x = rng.standard_normal((images, size, size, 3), "f4")
-    y = rng.integers(0, 10, images)
     with tf.device(place or device()):
+        x = tf.constant(rng.standard_normal((images, size, size, 3), "f4"))
+        y = tf.constant(rng.integers(0, 10, images))
         for name in ("Keras", "ours"):
             for mode in ("tf.function", "XLA"):
                 model = keras.applications.ResNet50(

@@ -21,6 +21,8 @@ with needed("bnlib.book.shipping", "tf"):
     import keras
     import tensorflow as tf
 
+    from bnlib.keras import BatchNormalization
+
 __all__ = [
     "compiled",
     "keras_file",
@@ -29,9 +31,11 @@ __all__ = [
     "mixed",
     "on_backend",
     "onnx",
+    "onnx_operations",
     "operations",
     "saved_model",
     "size",
+    "to_lite",
     "weights_file",
 ]
 
@@ -121,7 +125,7 @@ def lite(model: Any, inputs: np.ndarray, folder: Path) -> tuple[np.ndarray, int]
     Returns:
         The outputs that came back, and the size in bytes.
     """
-    return _through_lite(model, inputs, folder, None)
+    return _through_lite(to_lite(model, folder), inputs)
 
 
 def lite_int8(
@@ -138,19 +142,31 @@ def lite_int8(
     Returns:
         The outputs that came back, and the size in bytes.
     """
-    return _through_lite(model, inputs, folder, examples)
+    return _through_lite(to_lite(model, folder, examples), inputs)
 
 
-def _through_lite(model, inputs, folder, examples):
+def to_lite(model: Any, folder: Path, examples: np.ndarray | None = None) -> bytes:
+    """Convert to TFLite, in float32, or with examples in 8 bits.
+
+    Args:
+        model: the model.
+        folder: an empty one.
+        examples: as in `lite_int8`.
+
+    Returns:
+        The content of the file.
+    """
     model.export(folder / "for_lite", verbose=False)
     converter = tf.lite.TFLiteConverter.from_saved_model(str(folder / "for_lite"))
     if examples is not None:
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
-        converter.representative_dataset = lambda: (
-            [examples[k : k + 1]] for k in range(len(examples))
-        )
+        converter.representative_dataset = lambda: ([each[None]] for each in examples)
     with _quiet():
-        flat = converter.convert()
+        return converter.convert()
+
+
+def _through_lite(flat, inputs):
+    with _quiet():
         interpreter = tf.lite.Interpreter(model_content=flat)
     (taken,), (given,) = (
         interpreter.get_input_details(),
@@ -173,11 +189,9 @@ def operations(model: Any, folder: Path) -> list[str]:
     Returns:
         Their names.
     """
-    model.export(folder / "for_operations", verbose=False)
-    source = str(folder / "for_operations")
     plain = tf.lite.experimental.OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
+    flat = to_lite(model, folder)
     with _quiet():
-        flat = tf.lite.TFLiteConverter.from_saved_model(source).convert()
         interpreter = tf.lite.Interpreter(
             model_content=flat, experimental_op_resolver_type=plain
         )
@@ -219,10 +233,28 @@ def onnx(model: Any, inputs: np.ndarray, folder: Path) -> tuple[np.ndarray, int]
     return session.run(None, {taken.name: inputs})[0], size(file)
 
 
+def onnx_operations(model: Any, folder: Path) -> list[str]:
+    """List the kinds of operations in the ONNX file of a model, sorted; needs tf2onnx and onnx.
+
+    Args:
+        model: the model.
+        folder: an empty one.
+
+    Returns:
+        Their names.
+    """
+    from onnx import load
+
+    model.export(folder / "model.onnx", format="onnx", verbose=False)
+    return sorted({node.op_type for node in load(folder / "model.onnx").graph.node})
+
+
 def on_backend(
     model: Any, inputs: np.ndarray, folder: Path, backend: str
 ) -> tuple[np.ndarray, int]:
-    """Save to a `.keras` file, and run it on another backend of Keras, without `bnlib`.
+    """Save to a `.keras` file, and run it on another backend of Keras.
+
+    The other process imports `bnlib.keras` only for a model with our layer.
 
     Args:
         model: the model.
@@ -236,11 +268,13 @@ def on_backend(
     Raises:
         RuntimeError: with what the other process said, where it failed.
     """
+    ours = any(isinstance(layer, BatchNormalization) for layer in model.layers)
+    code = "import bnlib.keras" + READER if ours else READER
     file, given, back = (folder / name for name in ("m.keras", "in.npy", "out.npy"))
     model.save(file)
     np.save(given, inputs)
     done = subprocess.run(
-        [sys.executable, "-c", READER, file, given, back],
+        [sys.executable, "-c", code, file, given, back],
         env=os.environ | {"KERAS_BACKEND": backend},
         capture_output=True,
         text=True,

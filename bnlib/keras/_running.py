@@ -50,11 +50,23 @@ def watched(layers, *, before=None, after=None):
 
 
 @contextlib.contextmanager
-def _watched(layer, before, after):
-    own, inner = vars(layer).get("call"), layer.call
+def in_training(layers):
+    """Let these layers, and no others, run as in training, while models run in inference mode."""
 
-    @functools.wraps(inner)
-    def seen(*args, **kwargs):
+    def started(inner, inputs, *args, **kwargs):
+        if args:  # training comes second
+            return inner(inputs, True, *args[1:], **kwargs)
+        return inner(inputs, **kwargs | {"training": True})
+
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(_eagerly())
+        for layer in layers:
+            stack.enter_context(_replaced(layer, started))
+        yield
+
+
+def _watched(layer, before, after):
+    def seen(inner, *args, **kwargs):
         if before:
             before(layer, *args, **kwargs)
         outputs = inner(*args, **kwargs)
@@ -62,7 +74,14 @@ def _watched(layer, before, after):
             after(layer, outputs)
         return outputs
 
-    vars(layer)["call"] = seen
+    return _replaced(layer, seen)
+
+
+@contextlib.contextmanager
+def _replaced(layer, call):
+    """Have `call(inner, *args, **kwargs)` in the place of a layer's `call`, which is `inner`."""
+    own, inner = vars(layer).get("call"), layer.call
+    vars(layer)["call"] = functools.wraps(inner)(functools.partial(call, inner))
     try:
         yield
     finally:

@@ -1,6 +1,7 @@
 """Each checker accepts a right answer, and tells each likely wrong one apart."""
 
 import copy
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from bnlib import (
 )
 from bnlib.book.exercises import axes as on_axes
 from bnlib.book.exercises import conventions as on_conventions
+from bnlib.book.exercises import doctor as on_doctor
 from bnlib.book.exercises import gradient as on_gradient
 from bnlib.book.exercises import keras as on_keras
 from bnlib.book.exercises import layer as on_layer
@@ -30,6 +32,7 @@ from bnlib.book.exercises import transform as on_transform
 from bnlib.book.exercises import wild as on_wild
 from bnlib.book.network import Activation, Conv2D, Dense, Network, recalibrate
 from bnlib.book.tf_network import PlainNorm
+from bnlib.doctor import Fault
 
 
 def hidden(x, mask, faulty=False):
@@ -173,16 +176,28 @@ def _faulty(**faults):
                 return tf.nn.batch_normalization(
                     x, mean, variance, self.gamma, self.beta, self.epsilon
                 )
+            if len(x.shape) < faults.get("rank", 0):
+                raise ValueError(f"images must have 4 axes; got {len(x.shape)}.")
+            if "rows" in faults and len(x.shape) == 2:
+                return x
             y = super().__call__(x, faults.get("mode", training))
             if "always" in faults and not training:
                 self.remember(self.moving_mean + 1, self.moving_variance)
             return y
 
         def remember(self, mean, variance):
+            if "equals" in faults:
+                self.moving_mean = 0.75 * self.moving_mean + 0.25 * mean
+                return
             m = 60 if "bessel" in faults else np.inf
             super().remember(mean, variance * (m / (m - 1) if m == 60 else 1))
 
     return Faulty
+
+
+def _moves(times):
+    """Return an answer to the exercise that counts reads and writes: so many of an array."""
+    return lambda shape, each, bandwidth: times * np.prod(shape) * each / bandwidth
 
 
 def first(x, gamma, beta, epsilon=1e-3):
@@ -887,7 +902,9 @@ ANSWERS = [
     (on_tf_ops.biased, lambda v, n: v * n / (n - 1), "take it out"),
     (on_tf_ops.biased, lambda v, n: v / n, "5/4"),
     (on_tf_ops.biased, lambda v, n: 0.75 * v - (n == 1), "One value has variance 0"),
+    (on_tf_ops.biased, lambda v, n: v / (n / (n - 1)), "multiply instead"),
     (on_tf_ops.channels_first, first, "Correct. Width"),
+    (on_tf_ops.channels_first, lambda x, g, b: first(x, b, g), "offset before the"),
     (on_tf_ops.channels_first, lambda x, g, b: x.mean(), "has ()"),
     (
         on_tf_ops.channels_first,
@@ -907,28 +924,19 @@ ANSWERS = [
         ),
         "The axes are right",
     ),
-    (
-        on_tf_ops.step_time,
-        lambda s, n, b: 8 * np.prod(s) * n / b,
-        "Correct. In float16",
-    ),
+    (on_tf_ops.step_time, _moves(13), "Correct. In float16"),
     (on_tf_ops.step_time, lambda s, n, b: None, "returns nothing"),
     (on_tf_ops.step_time, lambda s, n, b: np.array(s), "one number"),
-    (on_tf_ops.step_time, lambda s, n, b: np.prod(s) * n / b, "to read x once"),
-    (on_tf_ops.step_time, lambda s, n, b: 2 * np.prod(s) * n / b, "That is one pass"),
-    (on_tf_ops.step_time, lambda s, n, b: 3 * np.prod(s) * n / b, "the forward pass"),
-    (on_tf_ops.step_time, lambda s, n, b: 4 * np.prod(s) * n / b, "a read and a write"),
-    (
-        on_tf_ops.step_time,
-        lambda s, n, b: 5 * np.prod(s) * n / b,
-        "backward pass alone",
-    ),
-    (on_tf_ops.step_time, lambda s, n, b: 6 * np.prod(s) * n / b, "Two reads"),
-    (on_tf_ops.step_time, lambda s, n, b: 7 * np.prod(s) * n / b, "One read"),
-    (on_tf_ops.step_time, lambda s, n, b: 32 * np.prod(s) * n / b, "what is the least"),
-    (on_tf_ops.step_time, lambda s, n, b: 8 * np.prod(s) / b, "one pass"),
+    (on_tf_ops.step_time, _moves(1), "one move"),
+    (on_tf_ops.step_time, _moves(5), "ReLU alone"),
+    (on_tf_ops.step_time, _moves(8), "batch norm alone, or with"),
+    (on_tf_ops.step_time, _moves(10), "What does its backward"),
+    (on_tf_ops.step_time, _moves(11), "two are missing"),
+    (on_tf_ops.step_time, _moves(12), "reads two arrays"),
+    (on_tf_ops.step_time, _moves(37), "what is the least"),
+    (on_tf_ops.step_time, lambda s, n, b: 13 * np.prod(s) / b, "bytes has one"),
     (on_tf_ops.step_time, lambda s, n, b: b, "over bytes in a second"),
-    (on_tf_ops.step_time, lambda s, n, b: 32 * np.prod(s) / b, "2 bytes"),
+    (on_tf_ops.step_time, lambda s, n, b: 52 * np.prod(s) / b, "2 bytes"),
     (on_tf_ops.layer, PlainNorm, "Correct. Two variables"),
     (on_tf_ops.layer, _faulty(moving_mean=None), "needs `self.moving_mean`"),
     (on_tf_ops.layer, _faulty(start=2), "start at 1"),
@@ -941,7 +949,29 @@ ANSWERS = [
     (on_tf_ops.layer, _faulty(bessel=True), "And the variance?"),
     (on_tf_ops.layer, _faulty(mode=True), "In inference: the moving"),
     (on_tf_ops.layer, _faulty(always=True), "leave the moving statistics alone"),
+    (on_tf_ops.layer, _faulty(equals=True), "a symbol of the traced"),
+    (on_tf_ops.layer, _faulty(rank=4), "(N, C) raise an error"),
+    (on_tf_ops.layer, _faulty(rows=True), "And on rows"),
     # keras
+    (on_doctor.share, (0.995**500, 919), "Correct. Eight"),
+    (on_doctor.share, 0.08, "two numbers"),
+    (on_doctor.share, (1 - 0.995**500, 919), "what was learned"),
+    (on_doctor.share, (1 - 2.5, 919), "multiplies"),
+    (on_doctor.share, (0.5, 919), "not right"),
+    (on_doctor.share, (0.995**500, 918), "a little above"),
+    (on_doctor.share, (0.995**500, 1000), "The steps"),
+    (on_doctor.reports, {"a": 2, "b": 3, "c": 1}, "Correct. The memory"),
+    (on_doctor.reports, {"a": 2}, "a dict such as"),
+    (on_doctor.reports, {"a": 2, "b": 2, "c": 1}, "one of the three"),
+    (on_doctor.reports, {"a": 1, "b": 2, "c": 3}, "fed something new"),
+    (on_doctor.reports, {"a": 3, "b": 2, "c": 1}, "change a call"),
+    (on_doctor.rule, lambda case: _odd_epsilon(case), "Correct. It finds"),
+    (on_doctor.rule, lambda case: [], "Nothing is found"),
+    (on_doctor.rule, lambda case: _odd_epsilon(case, all), "All epsilons agree"),
+    (on_doctor.rule, lambda case: _odd_epsilon(case, "usual"), "the odd one out"),
+    (on_doctor.rule, lambda case: _odd_epsilon(case, "both"), "you name"),
+    (on_doctor.rule, lambda case: _odd_epsilon(case, "1e-3"), "Two layers"),
+    (on_doctor.rule, lambda case: _odd_epsilon(case, "silent"), "a sentence"),
     (on_replicas.pool, lambda m, v, n: _pool(m, v, n), "Correct. The spread within"),
     (on_replicas.pool, lambda m, v, n: (m.mean(0), v.mean(0)), "count alike"),
     (on_replicas.pool, lambda m, v, n: (m.max(0), v.mean(0)), "weigh by the counts"),
@@ -1008,13 +1038,13 @@ ANSWERS = [
     (on_keras.shared, (4, 25), "left out the 4 within"),
     (on_keras.shared, 4, "two numbers"),
     # appendix
-    (on_wild.momentum, 0.99 ** (1 / 16), "Correct. Sixteen"),
-    (on_wild.momentum, 0.99, "leave 0.85"),
-    (on_wild.momentum, 0.99**16, "The other way: yours"),
-    (on_wild.momentum, 0.84, "smaller than hers"),
-    (on_wild.momentum, 0.999, "as much as one of hers"),
-    (on_wild.momentum, 16, "between 0 and 1"),
-    (on_shipping.compare, lambda m, c: _compare(m, c), "Correct. It refuses three"),
+    (on_wild.stall, (1, 2), "Correct. It never leaves 1"),
+    (on_wild.stall, (0.5, 8), "where float32 takes it"),
+    (on_wild.stall, (0.695, 2), "first move, 0.0005"),
+    (on_wild.stall, (1, 1), "first move is 0.007"),
+    (on_wild.stall, (1, 4), "where the gap grows"),
+    (on_wild.stall, 1, "two numbers"),
+    (on_shipping.compare, lambda m, c: _compare(m, c), "Correct. It refuses four"),
     (on_shipping.compare, lambda m, c: _compare(m, c, False), "forgets the statistics"),
     (on_shipping.compare, lambda m, c: False, "changes nothing is refused"),
     (on_shipping.compare, lambda m, c: None, "True or False"),
@@ -1086,6 +1116,22 @@ def _pooled(mean_a, variance_a, n_a, mean_b, variance_b, n_b):
     )[:2]
 
 
+def _odd_epsilon(case, kind=None):
+    """The rule of the chapter on the doctor, right or with a fault."""
+    found = {place.path: place.layer.epsilon for place in case.norms}
+    usual = 1e-5 if kind == "1e-3" else Counter(found.values()).most_common(1)[0][0]
+    differ = len(set(found.values())) > 1
+    for path, epsilon in found.items():
+        wrong = {
+            None: epsilon != usual,
+            all: True,
+            "usual": differ and epsilon == usual,
+            "both": differ,
+        }.get(kind, epsilon != usual)
+        if wrong:
+            yield Fault(path, "" if kind == "silent" else "epsilon differs.", {})
+
+
 def _pool(means, variances, counts):
     mean = np.average(means, axis=0, weights=counts)
     return mean, np.average(variances + (means - mean) ** 2, axis=0, weights=counts)
@@ -1154,6 +1200,7 @@ def test_every_checker_has_a_right_and_a_wrong_answer_here():
     for module in (
         on_axes,
         on_conventions,
+        on_doctor,
         on_gradient,
         on_keras,
         on_layer,

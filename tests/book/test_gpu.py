@@ -1,6 +1,7 @@
 """What the GPU page measures, tried on the CPU: the code works, and the records are whole."""
 
 import json
+import math
 
 import pytest
 
@@ -37,6 +38,31 @@ def test_the_copy_is_the_unit(steps):
     [copy] = [each["ms"] for each in one if each["candidate"] == gpu.COPY]
     for each in one:
         assert each["copies"] == pytest.approx(each["ms"] / copy)
+
+
+def test_the_copy_names_its_speed_and_the_table_has_a_row_for_each_array(steps):
+    for each in steps:
+        if each["candidate"] == gpu.COPY:
+            size = {"float32": 4, "float16": 2}[each["dtype"]]
+            read_and_written = 2 * size * math.prod(each["shape"])
+            assert each["GB/s"] == pytest.approx(read_and_written / each["ms"] / 1e6)
+    headings, rows = gpu.in_copies(steps)
+    assert [row[:2] for row in rows] == [
+        [shape, dtype]
+        for shape in ("4x3x3x8", "16x8")
+        for dtype in ("float32", "float16")
+    ]
+    [ours] = (k for k, name in enumerate(headings) if name == "ours")
+    for row in rows:
+        assert len(row) == len(headings)
+        assert "-" not in row[ours]
+
+
+def test_the_device_is_waited_for_once_in_a_round():
+    said = []
+    run = gpu._repeated(lambda: said.append("call"), lambda: said.append("wait"), 3)
+    run()
+    assert said == ["call", "call", "call", "wait"]
 
 
 def test_the_errors_are_those_that_the_book_tells_of():

@@ -17,6 +17,48 @@ BREAKS = {
 
 # name: (file, text in it, what the fault makes of it, the test that must catch it)
 FAULTS = {
+    "an error in a check is a pass": (
+        "conformance/_run.py",
+        "outcome, level = FAILED, check.level",
+        'outcome, level = PASSED, "ok"',
+        "test_conformance.py::test_an_error_inside_is_a_failure_that_is_told",
+    ),
+    "nothing offered is a pass": (
+        "conformance/_run.py",
+        "if not offered:",
+        "if False:",
+        "test_conformance.py::test_nothing_offered_is_no_pass",
+    ),
+    "every error of the large means is a warning": (
+        "conformance/_checks.py",
+        "BAD = 0.1",
+        "BAD = 1e9",
+        "test_conformance.py::test_levels_follow_the_size_of_the_error",
+    ),
+    "any momentum will do": (
+        "conformance/_memory.py",
+        "abs(second - 0.1) < 1e-3",
+        "abs(second - 0.5) < 1",
+        "test_conformance.py::test_a_fault_fails_its_checks_and_no_others",
+    ),
+    "a gradient need not be orthogonal": (
+        "conformance/_values.py",
+        "if worst <= most:",
+        "if worst <= 2:",
+        "test_conformance.py::test_a_fault_fails_its_checks_and_no_others",
+    ),
+    "PyTorch's momentum is not translated": (
+        "conformance/adapters/_torch.py",
+        '"momentum": 1 - setting.momentum',
+        '"momentum": setting.momentum',
+        "test_conformance.py::test_pytorch_fails_where_the_page_says",
+    ),
+    "the epsilon of a function is lost": (
+        "conformance/adapters/_functions.py",
+        "self.epsilon = epsilon",
+        "pass",
+        "test_conformance.py::test_the_epsilon_of_a_function_is_believed",
+    ),
     "momentum is not compared": (
         "conventions/_compare.py",
         'for name in ("epsilon", "momentum"):',
@@ -361,6 +403,8 @@ AGAINST, OWN, THEIRS = "test_keras_agrees.py", "test_keras.py", "test_keras_faul
 A_STEP = f"{AGAINST}::test_steps_of_every_rank_axis_and_dtype"
 MODES = f"{AGAINST}::test_training_and_trainable"
 LAYER, MEMORY = "keras/layer.py", "keras/population.py"
+AUDIT = "test_audit.py"
+A_RULE = f"{AUDIT}::test_a_rule_finds_its_fault_and_is_silent_on_near_misses"
 
 # The same for what needs TensorFlow; all are run in one process
 TENSOR_FAULTS = {
@@ -616,6 +660,54 @@ TENSOR_FAULTS = {
         "mask[..., tf.newaxis]",
         "tf.ones_like(mask)[..., tf.newaxis]",
         f"{OWN}::test_masks_of_every_kind[over the channels, as Keras makes it-float32]",
+    ),
+    "audit: a mode wired into the call of a nested model is not seen": (
+        "doctor/_graph.py",
+        "_training(node) if training is None else training",
+        "_training(node)",
+        f"{A_RULE}[BN006]",
+    ),
+    "audit: a frozen layer is said to train": (
+        "doctor/_static.py",
+        "if wired and layer.trainable:",
+        "if wired:",
+        f"{A_RULE}[BN006]",
+    ),
+    "audit: who uses the outputs of a graph is forgotten": (
+        "doctor/_graph.py",
+        "call.uses.append(OUTSIDE)",
+        "pass",
+        f"{A_RULE}[BN009]",
+    ),
+    "audit: stochastic depth is taken for dropout": (
+        "doctor/_measuring.py",
+        "return shape is None or any(",
+        "return True or any(",
+        f"{A_RULE}[BN008]",
+    ),
+    "audit: what chance does is called a fault": (
+        "doctor/_measured.py",
+        "apart**2 - chance**2",
+        "apart**2",
+        f"{A_RULE}[BN003]",
+    ),
+    "audit: the variance within batches ignores their size": (
+        "doctor/_measuring.py",
+        "self._within + moments.count * moments.variance",
+        "self._within + moments.variance",
+        f"{A_RULE}[BN004]",
+    ),
+    "audit: the statistics move while they are looked at": (
+        "doctor/_measuring.py",
+        "stack.enter_context(undisturbed(self._model))",
+        "pass",
+        f"{AUDIT}::test_messages_have_numbers_and_these_are_the_evidence",
+    ),
+    "audit: padding is measured": (
+        "doctor/_measuring.py",
+        "weights = None if mask is None else tf.cast(mask, bool)",
+        "weights = None",
+        f"{AUDIT}::test_masked_steps_are_left_out",
     ),
 }
 

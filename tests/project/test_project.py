@@ -397,10 +397,16 @@ def metadata_of(path):
         return Parser().parsestr(wheel.read(name).decode())
 
 
+def library_files():
+    """List the package, and the plugin of pytest beside it."""
+    within = {path for path in project_files() if path.startswith("bnlib/")}
+    return within | {"bnlib_pytest.py"}
+
+
 def test_wheel_holds_the_library_and_nothing_else(wheel):
     metadata = f"{NAME.replace('-', '_')}-{bnlib.__version__}.dist-info/"
     code = {name for name in wheel.namelist() if not name.startswith(metadata)}
-    assert code == {path for path in project_files() if path.startswith("bnlib/")}
+    assert code == library_files()
     assert "bnlib/py.typed" in code
     licences = [name for name in wheel.namelist() if "/licenses/" in name]
     assert licences == [f"{metadata}licenses/LICENSE"]  # there is no prose to license
@@ -421,8 +427,7 @@ def test_sdist_holds_what_builds_the_library(sdist):
     made = {f for f in files if ".egg-info/" in f} | {"PKG-INFO", "setup.cfg"}
     around = {"README.md", "CHANGELOG.md", "CITATION.cff", "LICENSE"}
     around |= {"pyproject.toml", "setup.py", "MANIFEST.in"}
-    library = {path for path in project_files() if path.startswith("bnlib/")}
-    assert files - made == library | around
+    assert files - made == library_files() | around
 
 
 def test_a_build_with_an_address_has_links_and_one_without_has_none(
@@ -467,6 +472,7 @@ def test_the_wheel_works_where_nothing_else_is(wheel_file):
     [
         ("bnlib/moments.py", "ModuleNotFoundError"),
         ("bnlib/py.typed", "py.typed is missing"),
+        ("bnlib_pytest.py", "the plugin of pytest is missing"),
     ],
 )
 def test_a_wheel_that_lacks_a_file_is_found(wheel_file, tmp_path, file, words):

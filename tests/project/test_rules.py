@@ -530,7 +530,10 @@ def helper(x): ...
     ("script", "modules"),
     [
         ("user_script.py", ["__init__", "blocks"]),
-        ("user_script_frameworks.py", ["tf_ops", "keras", "conventions", "replicas"]),
+        (
+            "user_script_frameworks.py",
+            ["tf_ops", "keras", "conventions", "replicas", "conformance"],
+        ),
     ],
 )
 def test_the_users_script_touches_every_public_name(script, modules):

@@ -140,7 +140,8 @@ def test_the_library_imports_what_its_extras_bring():
     numba, wing = ROOT / "bnlib/blocks/_numba.py", library(["book"])
     assert uninstalled(core - {numba}, []) == []
     assert uninstalled([numba], ["fast"]) == []
-    assert uninstalled(library(FRAMEWORKS), ["tf"]) == []
+    assert uninstalled(library(FRAMEWORKS - {"doctor"}), ["tf"]) == []
+    assert uninstalled(library(["doctor"]), ["tools"]) == []
     left = {line.split(": ")[1] for line in uninstalled(wing, ["tf", "notebook"])}
     by_name = {"torch", "onnxruntime"}  # a page asks for them, and does without
     of_tensorflow = {

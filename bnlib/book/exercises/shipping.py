@@ -30,6 +30,10 @@ def _forget_epsilon(layer):
 CONVERTERS = {  # what a converter does to each batch norm layer, and whether it may
     "nothing": (lambda layer: None, True),
     "forgets the statistics": (_forget_statistics, False),
+    "sets gamma to 1": (
+        lambda layer: layer.gamma.assign(0 * layer.gamma + 1),
+        False,
+    ),
     "sets beta to 0": (lambda layer: layer.beta.assign(0 * layer.beta), False),
     "sets epsilon to 0": (_forget_epsilon, False),
 }
@@ -56,4 +60,4 @@ def compare(answer):
             raise NotYet(
                 f"A converter that {name} passes. Where would its fault be seen?"
             )
-    return "It refuses three faulty converters, and passes the one that is right."
+    return "It refuses four faulty converters, and passes the one that is right."

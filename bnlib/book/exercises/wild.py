@@ -4,22 +4,21 @@ import numpy as np
 
 from bnlib.book.exercises import NotYet, checker
 
-__all__ = ["momentum"]
+__all__ = ["stall"]
 
 
 @checker
-def momentum(answer):
-    """Check `answer`: the momentum for 16 micro-batches where 0.99 was for the whole batch."""
-    right = 0.99 ** (1 / 16)
-    if np.shape(answer) != () or not 0 < float(answer) < 1:
-        raise NotYet("Give one number between 0 and 1.")
-    answer = float(answer)
-    if np.isclose(answer, 0.99):
-        raise NotYet("Then 16 micro-batches leave 0.85 of the old average, not 0.99.")
-    if np.isclose(answer, 0.99**16):
-        raise NotYet("The other way: yours moves more often, so each time by less.")
-    if np.isclose(1 - answer, 0.01 * 16):
-        raise NotYet("The other way: each move is to be smaller than hers.")
-    if abs(answer - right) > 1e-5:
-        raise NotYet("Sixteen of your moves must leave as much as one of hers.")
-    return "Sixteen small moves make one of hers."
+def stall(answer):
+    """Check `answer`: where a bfloat16 average ends from 1 towards 0.5, and towards 8, at 0.999."""
+    if np.shape(answer) != (2,):
+        raise NotYet("Give two numbers, the ends towards 0.5 and towards 8.")
+    low, high = map(float, answer)
+    if (low, high) == (0.5, 8):
+        raise NotYet("That is where float32 takes it. How far does it move at once?")
+    if low != 1:
+        raise NotYet("Towards 0.5: is the first move, 0.0005, half of the gap below 1?")
+    if high == 1:
+        raise NotYet("Towards 8: the first move is 0.007, half of the gap 0.0039.")
+    if high != 2:
+        raise NotYet("Towards 8: it stops where the gap grows. Which number is that?")
+    return "It never leaves 1 towards 0.5, and towards 8 it stops at 2."
