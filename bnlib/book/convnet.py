@@ -16,7 +16,7 @@ from bnlib.book.data import digits
 with needed("bnlib.book.convnet", "tf"):
     import keras
 
-__all__ = ["as_images", "convolutional"]
+__all__ = ["as_images", "convolutional", "patient"]
 
 
 def as_images(dtype: str = "float32") -> tuple[np.ndarray, ...]:
@@ -89,4 +89,43 @@ def convolutional(
     head = keras.layers.Dense(10, dtype=dtype, name="head")
     model.add(head)
     head.kernel.assign(twin.layers[-1].parameters["kernel"])
+    return model
+
+
+def patient(
+    seed: int,
+    *,
+    axis: int = -1,
+    momentum: float = 0.9,
+    dropout: float = 0.0,
+    **call: bool,
+) -> Any:
+    """Make the network of chapter 13, and train it on the digits: well, or with faults.
+
+    Args:
+        seed: of the weights and of the order of the images.
+        axis: of the first batch norm layer.
+        momentum: of all of them.
+        dropout: the rate of a dropout layer before the third.
+        **call: `training=True`, if it is wired into the call of the second.
+
+    Returns:
+        A compiled `keras.Model` that takes `(N, 8, 8, 1)`; its `history` is that of `fit`.
+    """
+    keras.utils.set_random_seed(seed)
+    inputs = h = keras.Input((8, 8, 1))
+    for k, (filters, stride) in enumerate([(8, 1), (16, 2), (32, 2)], start=1):
+        h = keras.layers.Conv2D(filters, 3, stride, padding="same", name=f"conv_{k}")(h)
+        norm = keras.layers.BatchNormalization(
+            axis if k == 1 else -1, momentum, name=f"norm_{k}"
+        )
+        h = keras.layers.ReLU()(norm(h, **call) if k == 2 else norm(h))
+        if k == 2 and dropout:
+            h = keras.layers.Dropout(dropout, name="dropout")(h)
+    h = keras.layers.GlobalAveragePooling2D()(h)
+    model = keras.Model(inputs, keras.layers.Dense(10, name="head")(h), name="patient")
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(keras.optimizers.SGD(0.5), loss, metrics=["accuracy"])
+    x_train, y_train, *_ = as_images(keras.config.floatx())
+    model.fit(x_train, y_train, batch_size=64, epochs=8, verbose=0)
     return model

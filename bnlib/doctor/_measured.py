@@ -43,7 +43,7 @@ def _left(case, layer):
     left = float(layer.momentum) ** case.steps
     if left > 0.01:
         return (
-            f" {left:.0%} of it is still the initial 0 and 1: "
+            f" If they began at 0 and 1 in this training, {left:.0%} of that is left: "
             f"{layer.momentum:g}^{case.steps}."
         )
     return (

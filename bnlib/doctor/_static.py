@@ -165,9 +165,16 @@ def dropout_upstream(case):
             yield Fault(
                 path,
                 f"dropout{where} makes the variance of its inputs {factor:.2f} times as large in "
-                "training as at inference, and the moving variance is of training.",
+                f"training as at inference. The moving variance {_whose(case, layer)}.",
                 evidence,
             )
+
+
+def _whose(case, layer):
+    """Say what the moving variance fits: after a recalibration it is inference."""
+    if case.measured.fits(layer):
+        return "fits inference now, and will not after more training"
+    return "is of training"
 
 
 def _dropout_before(case, layer):

@@ -36,18 +36,18 @@ class Recalibrated(Row):
         path: such as "encoder/block1/bn".
         mean_moved: how far the moving mean moved, in the channel where it moved furthest, in
             deviations, `sqrt(variance + epsilon)` of the new variance.
-        variance_ratio: the old `variance + epsilon` divided by the new one, in the channel where
-            this is furthest from 1.
+        variance_was: the old `variance + epsilon` as a multiple of the new one, in the channel
+            where this is furthest from 1.
         values: how many values the new statistics are of, in the channel that has the fewest.
         channels: how many channels there are.
     """
 
     path: str
     mean_moved: float | None
-    variance_ratio: float | None
+    variance_was: float | None
     values: int
     channels: int
-    columns: ClassVar = ("level", "path", "mean_moved", "variance_ratio", "values")
+    columns: ClassVar = ("level", "path", "mean_moved", "variance_was", "values")
 
 
 def recalibrate(

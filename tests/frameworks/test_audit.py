@@ -393,7 +393,9 @@ def test_unfit_statistics_are_explained_by_the_steps(steps):
     model.optimizer.build(model.trainable_variables)
     model.optimizer.iterations.assign(steps)
     (row, *_) = (row for row in audit(model, X) if row.code == "BN002")
-    words = {8: "92% of it is still the initial 0 and 1", 600: "not the start"}[steps]
+    words = {8: "began at 0 and 1 in this training, 92% of that", 600: "not the start"}[
+        steps
+    ]
     assert words in row.message
     assert row.evidence["n"]["steps"] == steps
 

@@ -479,7 +479,7 @@ def test_levels_and_numbers_say_how_far_off_it_was():
         layer.moving_mean.assign(mean)
         layer.moving_variance.assign(variance)
         (row,) = recalibrate(model, x).rows
-        close([row.mean_moved, row.variance_ratio], [abs(shift), factor], 1e-3)
+        close([row.mean_moved, row.variance_was], [abs(shift), factor], 1e-3)
         assert (row.values, row.channels) == (1000, 3)
         return row.level
 
