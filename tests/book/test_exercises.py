@@ -963,7 +963,7 @@ ANSWERS = [
     (on_doctor.reports, {"a": 2, "b": 3, "c": 1}, "Correct. The memory"),
     (on_doctor.reports, {"a": 2}, "a dict such as"),
     (on_doctor.reports, {"a": 2, "b": 2, "c": 1}, "one of the three"),
-    (on_doctor.reports, {"a": 1, "b": 2, "c": 3}, "fed something new"),
+    (on_doctor.reports, {"a": 1, "b": 2, "c": 3}, "answers well as it is"),
     (on_doctor.reports, {"a": 3, "b": 2, "c": 1}, "change a call"),
     (on_doctor.rule, lambda case: _odd_epsilon(case), "Correct. It finds"),
     (on_doctor.rule, lambda case: [], "Nothing is found"),
@@ -972,6 +972,10 @@ ANSWERS = [
     (on_doctor.rule, lambda case: _odd_epsilon(case, "both"), "you name"),
     (on_doctor.rule, lambda case: _odd_epsilon(case, "1e-3"), "Two layers"),
     (on_doctor.rule, lambda case: _odd_epsilon(case, "silent"), "a sentence"),
+    (on_doctor.rule, lambda case: _odd_epsilon(case, "first"), "ask what most"),
+    (on_doctor.rule, lambda case: None, "returns nothing"),
+    (on_doctor.rule, lambda case: ["norm_1"], "Yield Fault"),
+    (on_doctor.share, ("a", "b"), "two numbers"),
     (on_replicas.pool, lambda m, v, n: _pool(m, v, n), "Correct. The spread within"),
     (on_replicas.pool, lambda m, v, n: (m.mean(0), v.mean(0)), "count alike"),
     (on_replicas.pool, lambda m, v, n: (m.max(0), v.mean(0)), "weigh by the counts"),
@@ -1120,6 +1124,8 @@ def _odd_epsilon(case, kind=None):
     """The rule of the chapter on the doctor, right or with a fault."""
     found = {place.path: place.layer.epsilon for place in case.norms}
     usual = 1e-5 if kind == "1e-3" else Counter(found.values()).most_common(1)[0][0]
+    if kind == "first":
+        usual = next(iter(found.values()))
     differ = len(set(found.values())) > 1
     for path, epsilon in found.items():
         wrong = {
