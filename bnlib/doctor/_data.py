@@ -1,6 +1,8 @@
 """Data of any kind, as batches of what a model takes: arrays, `tf.data`, generators, PyDatasets."""
 
+import contextlib
 import math
+import re
 from collections.abc import Callable, Iterator
 from numbers import Integral
 from typing import Any
@@ -61,7 +63,7 @@ class Batches:
     def __len__(self) -> int:
         """Return the number of batches, 0 when it is not known before they are walked."""
         if isinstance(self._data, (*MEMORY, tuple)):
-            return math.ceil(len(_first(self._arrays())) / self._size)
+            return math.ceil(_examples(_first(self._arrays())) / self._size)
         if isinstance(self._data, tf.data.Dataset):
             return max(0, int(self._data.cardinality()))
         if isinstance(self._data, keras.utils.PyDataset):
@@ -83,7 +85,7 @@ class Batches:
         self._walks += 1
         examples = 0
         for place, batch in enumerate(self._parts()):
-            size = len(_first(batch))
+            size = _examples(_first(batch))
             if not size:
                 continue
             examples += size
@@ -118,6 +120,59 @@ class Batches:
             yield keras.tree.map_structure(_as_array, inputs)
 
 
+def check_list(data, model):
+    """See whether a list holds an array for each input of a model: it may be meant as batches.
+
+    Args:
+        data: of any kind; what is no list, and no tuple that begins with one, is left alone.
+        model: of one that is code nobody knows how many inputs it has.
+
+    Raises:
+        ValueError: when there is another number of arrays.
+    """
+    inputs = data[0] if isinstance(data, tuple) and data else data
+    expected = len(keras.tree.flatten(getattr(model, "inputs", None) or []))
+    if not (isinstance(inputs, list) and inputs and expected):
+        return
+    got = len(keras.tree.flatten(inputs))
+    if got != expected:
+        raise ValueError(
+            f"data, when they are a list, must be an array for each input of {model.name!r}, which "
+            f"has {expected}; got {plural('array', got)}. For a list of batches write "
+            "lambda: batches, for a list of examples np.stack(examples), for targets "
+            "(inputs, targets)."
+        )
+
+
+@contextlib.contextmanager
+def taken(model, batch):
+    """Say in short words when a model does not take a batch; Keras's take ten lines.
+
+    Raises:
+        ValueError: in place of what a call raises for shapes and types.
+    """
+    try:
+        yield
+    except (ValueError, TypeError, tf.errors.OpError) as error:
+        given = [f"{v.shape} {_kind(v)}" for v in keras.tree.flatten(batch)]
+        text = re.sub(r"\x1b\[\d*m", "", str(error)).split("Arguments received")[0]
+        text = re.sub(r"Exception encountered when calling [^\n]*\n", "", text)
+        raise ValueError(
+            f"data must be what {model.name!r} takes; it does not run on a batch of "
+            f"{', '.join(given)}: {' '.join(text.split())}"
+        ) from error
+
+
+def _kind(array):
+    return getattr(array.dtype, "name", array.dtype)
+
+
+def plural(word, count):
+    """Write a count: 1 batch, 2 batches."""
+    ending = "es" if word.endswith("ch") else "s"
+    return f"{count} {word}{'' if count == 1 else ending}"
+
+
 def _as_array(value):
     return value if isinstance(value, tf.Tensor) else np.asarray(value)
 
@@ -129,8 +184,17 @@ def _first(batch):
     return arrays[0]
 
 
+def _examples(array):
+    if np.ndim(array) == 0:
+        raise ValueError(
+            f"data must be arrays with a row for each example; got a single {type(array).__name__}."
+            " A list of examples is no array: np.stack(examples)."
+        )
+    return len(array)
+
+
 def _same_length(arrays):
-    sizes = {len(each) for each in keras.tree.flatten(arrays)}
+    sizes = {_examples(each) for each in keras.tree.flatten(arrays)}
     if len(sizes) > 1:
         raise ValueError(
             f"the arrays of data must have one length; got {sorted(sizes)}. Targets go into a "

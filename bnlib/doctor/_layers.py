@@ -72,3 +72,34 @@ def statistics(layer):
         np.asarray(numbers(v), np.float64)
         for v in (layer.moving_mean, layer.moving_variance)
     )
+
+
+def no_numbers(layer):
+    """Return what a layer itself holds that is NaN or infinite, or a moving variance below 0.
+
+    Args:
+        layer: any layer; its weights are looked at, and the statistics of batch norm.
+
+    Returns:
+        A dict from the name of a variable to flags, which are true where it is no number.
+    """
+    held = [(v, False) for v in layer._trainable_variables]
+    if is_batch_norm(layer):
+        held += [(layer.moving_mean, False), (layer.moving_variance, True)]
+    found = {}
+    for variable, positive in held:
+        if not keras.backend.is_float_dtype(variable.dtype):
+            continue
+        values = numbers(variable)
+        bad = ~np.isfinite(values)
+        if positive:
+            bad |= values < 0
+        if bad.any():
+            found[variable.name] = bad
+    return found
+
+
+def not_finite(model):
+    """Return the paths of all variables that `no_numbers` finds in a model."""
+    every = [Place(model.name, model), *places(model)]
+    return [f"{path}/{name}" for path, each in every for name in no_numbers(each)]

@@ -17,8 +17,11 @@ def unfit_statistics(case):
     found = []
     for path, layer in case.norms:
         seen = case.measured.of(layer)
-        if not seen.known or case.at_start(layer) or _lacks_bessel(case, layer):
+        if not seen.known or case.at_start(layer):
             continue
+        lack = _lacks_bessel(case, layer)
+        if lack and not _unshuffled(case, lack[1]):
+            continue  # BN004 says it
         far, factor = seen.misfit(layer)
         if np.isfinite(far + factor) and not case.measured.fits(layer):
             size = max(far / WRONG[0], np.log(factor) / np.log(WRONG[1]))
@@ -61,7 +64,8 @@ def gap(case):
     fault = np.sqrt(max(apart**2 - chance**2, 0))
     size = case.measured.sizes[0]
     of_it = f"In batches of {size} outputs by the batch and by the moving statistics differ by"
-    if fault > 0.5 * max(1, chance):
+    limit = 0.5 * max(1, chance)
+    if fault > limit:
         how = f"{of_it} {apart:.2f} of their deviation; chance makes {chance:.2f}"
         if apart > BLIND:
             how = f"In batches of {size} outputs vary by the batch, and hardly by the moving ones"
@@ -72,8 +76,8 @@ def gap(case):
         )
     elif apart > 0.5:
         case.notes.append(
-            f"{of_it} {apart:.2f} of their deviation. That is chance: halves of the batches differ "
-            f"from the whole by {chance:.2f}."
+            f"{of_it} {apart:.2f} of their deviation. Chance makes {chance:.2f}, as halves of the "
+            f"batches show; the rest, {fault:.2f}, is below the limit of {limit:.2f}."
         )
 
 
@@ -87,8 +91,16 @@ def small_batches(case):
     """BN004: moving variances that are too small by what a small batch lacks."""
     for path, layer in case.norms:
         lack = _lacks_bessel(case, layer)
-        if lack:
-            moving, within = lack
+        if not lack:
+            continue
+        moving, within = lack
+        if _unshuffled(case, within):
+            case.notes.append(
+                f"BN004 was left out for {path!r}: within a batch of {case.measured.sizes[0]} the "
+                f"variance is {within:.2g} of that of all data, which is too little for chance. "
+                "The batches are not shuffled."
+            )
+        else:
             yield Fault(
                 path,
                 f"the moving variance is {moving:.2f} of that of the inputs; within a batch of "
@@ -103,6 +115,8 @@ def _lacks_bessel(case, layer):
     seen = case.measured.of(layer)
     if not seen.known or case.at_start(layer) or case.measured.batches < 2:
         return None
+    if seen.calls > 1:  # each with inputs of its own, which no batch mixes
+        return None
     _, variance = statistics(layer)
     there = seen.variance > 1e-3 * layer.epsilon
     if not there.any() or seen.misfit(layer)[0] > FITS[0]:
@@ -113,6 +127,11 @@ def _lacks_bessel(case, layer):
     least = within if layer is case.norms[0].layer else within**2
     alike = least * within**0.5 < moving < within**0.5
     return (moving, within) if within < 0.95 and alike else None
+
+
+def _unshuffled(case, within):
+    """Whether a batch lacks far more variance than one of so many random examples does."""
+    return within < 1 - 2 / case.measured.sizes[0]
 
 
 def batch_of_one(case):

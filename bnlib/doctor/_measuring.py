@@ -8,7 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from bnlib import tf_ops
-from bnlib.doctor._data import Batches, tracked
+from bnlib.doctor._data import Batches, check_list, taken, tracked
 from bnlib.doctor._layers import statistics
 from bnlib.keras._running import call, in_training, undisturbed, watched
 from bnlib.moments import Moments
@@ -99,6 +99,8 @@ class Measured:
         examples: how many.
         sizes: examples in the first batch, and in the last.
         batches: how many.
+        nan_outputs: how many numbers that the model gave in inference mode are NaN.
+        infinite_outputs: how many are infinite.
         gap: how far training and inference are apart; a `Gap`.
         with_dropout: what was `Seen` in training, by `id` of the layer; nothing without dropout.
         without_dropout: the same when dropout does nothing.
@@ -107,6 +109,7 @@ class Measured:
     def __init__(self, norms):
         self._seen = {id(place.layer): Seen() for place in norms}
         self.examples = self.batches = 0
+        self.nan_outputs = self.infinite_outputs = 0
         self.sizes = ()
         self.gap = Gap()
         self.with_dropout, self.without_dropout = (
@@ -179,10 +182,13 @@ class Gap:
 
 def _by_example(y, halves):
     """Whether an output is of floating numbers, and has a row for each example."""
-    floating = keras.backend.is_float_dtype(keras.backend.standardize_dtype(y.dtype))
-    if not floating or y.shape.rank == 0:
+    if not _floating(y) or y.shape.rank == 0:
         return False
     return len(y) == sum(len(half) for half in halves)
+
+
+def _floating(y):
+    return keras.backend.is_float_dtype(keras.backend.standardize_dtype(y.dtype))
 
 
 def _as_matrix(y):
@@ -193,6 +199,7 @@ def _as_matrix(y):
 def measure(case, data, batch_size):
     """Run the data through the model once, and return what was `Measured`; no trace is left."""
     model = case.model
+    check_list(data, model)
     runs = Runs(case, Measured(case.norms))
     for batch in tracked(Batches(data, batch_size), f"audit of {model.name}"):
         runs.take(keras.tree.map_structure(_as_tensor, batch))
@@ -223,6 +230,10 @@ class Runs:
         found.batches += 1
         found.sizes = (*found.sizes[:1], size)
         inference = self._inference(batch)
+        for each in filter(_floating, keras.tree.flatten(inference)):
+            values = np.asarray(each)
+            found.nan_outputs += int(np.isnan(values).sum())
+            found.infinite_outputs += int(np.isinf(values).sum())
         seen = found.without_dropout if self._drops else None
         whole = self._training(batch, self._norms, seen)
         if self._halve and size >= 4:  # half of fewer would be one example
@@ -257,7 +268,11 @@ class Runs:
             seen.trains_at_inference |= bool(training) and layer.trainable
             seen.take(_moments(layer, inputs, mask))
 
-        with undisturbed(self._model), watched(self._norms, before=note):
+        with (
+            taken(self._model, batch),
+            undisturbed(self._model),
+            watched(self._norms, before=note),
+        ):
             return call(self._model, batch, training=False)
 
     def _training(self, batch, layers, seen=None):

@@ -10,6 +10,10 @@ from bnlib.doctor._graph import Call, calls_in
 from bnlib.doctor._layers import Place, batch_norms, statistics
 from bnlib.reports import Row
 
+# rules that see nothing of a layer that code calls; these others do, as soon as there are data
+AT_GRAPHS = "BN009", "BN016"
+AT_GRAPHS_WITHOUT_DATA = "BN006", "BN008", "BN011"
+
 
 class Fault(NamedTuple):
     """What a rule says about one layer.
@@ -131,16 +135,21 @@ def case_of(model):
     norms = batch_norms(model)
     optimizer = getattr(model, "optimizer", None)
     steps = None if optimizer is None else int(optimizer.iterations)
-    case = Case(model, norms, calls_in(model), steps)
+    return Case(model, norms, calls_in(model), steps)
+
+
+def not_looked_at(case, rules):
+    """Return a note, in a list, when rules could not look at layers that code calls."""
     called = {id(call.operation) for call in case.calls}
-    hidden = [p.path for p in norms if id(p.layer) not in called]
-    if hidden:
-        case.notes.append(
-            f"{len(hidden)} of {len(norms)} batch norm layers are called by code, such as "
-            f"{hidden[0]!r}: rules that look at a graph (BN006, BN008, BN009, BN011, BN016) "
-            "could not look there."
-        )
-    return case
+    hidden = [p.path for p in case.norms if id(p.layer) not in called]
+    blind = AT_GRAPHS if case.measured else AT_GRAPHS + AT_GRAPHS_WITHOUT_DATA
+    blind = sorted({rule.code for rule in rules} & set(blind))
+    if not (hidden and blind):
+        return []
+    return [
+        f"{len(hidden)} of {len(case.norms)} batch norm layers are called by code, such as "
+        f"{hidden[0]!r}: rules that look at a graph ({', '.join(blind)}) could not look there."
+    ]
 
 
 def channels(flags):

@@ -4,6 +4,7 @@ import keras
 import numpy as np
 
 from bnlib.axes import canonical_axes
+from bnlib.doctor import _layers
 from bnlib.doctor._graph import before
 from bnlib.doctor._layers import is_batch_norm, places, statistics
 from bnlib.doctor._measuring import drops
@@ -62,18 +63,51 @@ def statistics_at_start(case):
 
 
 def no_numbers(case):
-    """BN017: statistics that are NaN or infinite, or a variance below 0."""
-    for path, layer in case.norms:
-        mean, variance = statistics(layer)
-        bad = ~(np.isfinite(mean) & np.isfinite(variance))
-        negative = variance < 0
-        if bad.any() or negative.any():
+    """BN017: what a model holds, or what it makes of finite data, is NaN or infinite."""
+    held = False
+    for path, layer in _norms_first(case):
+        bad = {
+            name: int(flags.sum()) for name, flags in _layers.no_numbers(layer).items()
+        }
+        if bad:
+            held = True
+            where = ", ".join(f"{name} ({count})" for name, count in bad.items())
             yield Fault(
                 path,
-                f"NaN or infinity in {channels(bad)}, a variance below 0 in {negative.sum()}: "
-                "what inference makes of them is no answer.",
-                {"not_finite": int(bad.sum()), "negative": int(negative.sum())},
+                f"NaN, infinity or a variance below 0 in {where}: what inference makes of them is "
+                "no answer.",
+                bad,
             )
+    if not held and case.measured:
+        yield from _computed(case)
+
+
+def _norms_first(case):
+    """Return all places of a model, batch norm first, and the model itself last."""
+    norms = {id(place.layer) for place in case.norms}
+    rest = [*places(case.model), _layers.Place(case.model.name, case.model)]
+    return [*case.norms, *(place for place in rest if id(place.layer) not in norms)]
+
+
+def _computed(case):
+    """BN017 where all that is held is finite: what is not, on finite data?"""
+    fed = [path for path, layer in case.norms if not case.measured.of(layer).finite]
+    for path in fed:
+        yield Fault(
+            path,
+            "it is fed NaN or infinity, though data and weights are finite: a layer before it "
+            "divides by 0 or takes a logarithm of it, or float16 is too narrow.",
+            {"inputs_finite": False},
+        )
+    nan, infinite = case.measured.nan_outputs, case.measured.infinite_outputs
+    if not fed and (nan or infinite):
+        yield Fault(
+            case.model.name,
+            f"of its outputs {nan} are NaN and {infinite} infinite, though data, weights and what "
+            "batch norm is fed are finite: look behind the last batch norm.",
+            {"nan": nan, "infinite": infinite},
+            "error" if nan else "warning",  # minus infinity may be meant, as a logit
+        )
 
 
 def training_wired(case):

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from bnlib.doctor import _measured, _measuring, _static
-from bnlib.doctor._rules import Case, Fault, Finding, Rule, case_of
+from bnlib.doctor._data import plural
+from bnlib.doctor._rules import Case, Fault, Finding, Rule, case_of, not_looked_at
 from bnlib.reports import Report
 
 __all__ = ["RULES", "Case", "Fault", "Finding", "Rule", "audit"]
@@ -149,8 +150,8 @@ RULES: tuple[Rule, ...] = (
     Rule(
         "error",
         "BN017",
-        "statistics that are no numbers",
-        "Find what gave NaN, such as an empty batch, then recalibrate.",
+        "NaN or infinity in the model",
+        "Recalibrate if statistics alone are; else load earlier weights. Find what gave it.",
         "appendix/questions_tf.html",
         _static.no_numbers,
     ),
@@ -188,7 +189,8 @@ def audit(
         TypeError: when the model is no Keras model, the data are of no such kind, or a rule is no
             `Rule`.
         ValueError: when the model has no batch norm layer or is not built; when the data are empty
-            or endless, or hold NaN or infinity.
+            or endless, or hold NaN or infinity; when a list holds another number of arrays than the
+            model has inputs.
 
     >>> import keras
     >>> model = keras.Sequential([keras.Input((3,)), keras.layers.BatchNormalization(momentum=1)])
@@ -204,6 +206,7 @@ def audit(
     case = case_of(model)
     if data is not None:
         case.measured = _measuring.measure(case, data, batch_size)
+    case.notes[:0] = not_looked_at(case, rules)
     found = [row for rule in rules for row in _findings(rule, case)]
     return Report(f"audit of {model.name!r}", tuple(found), tuple(_notes(case, rules)))
 
@@ -234,7 +237,7 @@ def _notes(case, rules):
     looked = f"{len(case.norms)} batch norm layers, {len(rules)} rules"
     waiting = [rule.code for rule in rules if rule.needs_data]
     if case.measured:
-        yield f"{looked}, {case.measured.examples} examples."
+        yield f"{looked}, {plural('example', case.measured.examples)}."
     else:
         yield f"{looked}." + (
             f" {', '.join(waiting)} need data, and were left out." if waiting else ""

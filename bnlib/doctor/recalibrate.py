@@ -3,7 +3,8 @@
 import inspect
 from collections.abc import Iterable
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import pairwise, starmap
+from numbers import Integral
 from typing import Any, ClassVar, Literal, NamedTuple
 
 import keras
@@ -11,8 +12,8 @@ import numpy as np
 import tensorflow as tf
 
 from bnlib.axes import canonical_axes
-from bnlib.doctor._data import Batches, tracked
-from bnlib.doctor._layers import batch_norms, statistics
+from bnlib.doctor._data import Batches, check_list, plural, taken, tracked
+from bnlib.doctor._layers import batch_norms, not_finite, statistics
 from bnlib.keras._models import copies, numbers
 from bnlib.keras._running import call, remembered, undisturbed, watched
 from bnlib.keras.layer import BatchNormalization
@@ -101,9 +102,10 @@ def recalibrate(
     Raises:
         TypeError: when this is no model, or no data.
         ValueError: when the model has no batch norm, or only frozen ones; when a layer is unknown;
-            when the data can be walked once only, and `exact` must do so again; when there are
-            none, or not as many in each walk; when they, or what a layer is fed, are not finite, or
-            do not fit into the type of the statistics; inside a `tf.function` or `strategy.run`.
+            when a list holds another number of arrays than the model has inputs; when the data can
+            be walked once only, and `exact` must do so again; when there are none, or not as many
+            in each walk; when they, or what a layer is fed, are not finite, or do not fit into the
+            type of the statistics; inside a `tf.function` or `strategy.run`.
 
     Method: Wu and Johnson (2021), precise BN; Chan, Golub and LeVeque (1983) for the sums.
 
@@ -114,6 +116,7 @@ def recalibrate(
     """
     batches = _batches(data, method, batch_size)
     chosen, notes = _chosen(model, layers)
+    check_list(data, model)
     on_replica = (
         tf.distribute.has_strategy() and not tf.distribute.in_cross_replica_context()
     )
@@ -178,7 +181,7 @@ class Recalibrate(keras.callbacks.Callback):
     ) -> None:
         super().__init__()
         if every is not None and (
-            isinstance(every, bool) or not isinstance(every, int) or every < 1
+            isinstance(every, bool) or not isinstance(every, Integral) or every < 1
         ):
             raise ValueError(
                 f"every must be a positive number of epochs; got {every!r}. Use None to "
@@ -197,6 +200,7 @@ class Recalibrate(keras.callbacks.Callback):
     def on_train_begin(self, logs: Any = None) -> None:
         """Look whether the layers are there."""
         _chosen(self.model, self._settings["layers"])
+        check_list(self._data, self.model)
         self._due = False
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
@@ -303,6 +307,10 @@ class _Enough(BaseException):
         self.error = error
 
 
+class _NoNumbers(ValueError):
+    """A layer was fed NaN or infinity."""
+
+
 class _Walk(NamedTuple):
     """What one walk over the data saw.
 
@@ -310,11 +318,13 @@ class _Walk(NamedTuple):
         pools: a `_Pool` for each watched layer, by `id`.
         calls: the orders of calls that were met, each a tuple of `id`s.
         size: how many examples and how many batches there were.
+        failed: for each layer that was fed no numbers, by `id`, what to raise.
     """
 
     pools: dict
     calls: list
     size: tuple
+    failed: dict
 
 
 class _Run:
@@ -331,8 +341,11 @@ class _Run:
 
     def exact(self):
         """Measure and set one layer after the other."""
-        first = self._walk(self._layers)
+        # what later layers are fed may be NaN for the statistics that this is to mend
+        first = self._walk(self._layers, for_order=True)
         order = _order(first.calls)
+        if order and order[0] in first.failed:
+            raise first.failed[order[0]]
         for place, key in enumerate(order):
             several = any(calls.count(key) > 1 for calls in first.calls)
             walk = self._walk([key], until=None if several else key) if place else first
@@ -347,15 +360,22 @@ class _Run:
         for key, pool in self._walk(self._layers).pools.items():
             self._set(key, pool)
 
-    def _walk(self, keys, until=None):
-        """Walk over the data once, and pool what some layers are fed."""
+    def _walk(self, keys, until=None, for_order=False):
+        """Walk over the data once, and pool what some layers are fed.
+
+        A walk `for_order` goes on where another layer than the first is fed no numbers.
+        """
         layers = [self._layers[key] for key in keys]
-        pools, orders, now = {}, [], []
+        pools, orders, now, failed = {}, [], [], {}
 
         def before(layer, *args, **kwargs):
             now.append(id(layer))
             try:
                 self._take(layer, pools, *args, **kwargs)
+            except _NoNumbers as error:
+                if not for_order or id(layer) == now[0]:
+                    raise _Enough(error) from error
+                failed[id(layer)] = error
             except Exception as error:
                 raise _Enough(error) from error
             if id(layer) == until:
@@ -368,7 +388,10 @@ class _Run:
             for batch in tracked(self._batches, f"Recalibrating {text}"):
                 now.clear()
                 try:
-                    with watched(layers, before=before):
+                    with (
+                        taken(self._model, batch),
+                        watched(layers, before=before),
+                    ):
                         call(self._model, batch, training=False)
                 except _Enough as enough:
                     if enough.error:
@@ -383,7 +406,8 @@ class _Run:
                 f"{examples}. Let the function make them anew, or use method='fast'."
             )
         self._size = examples, number
-        return _Walk({key: pools.get(key) for key in keys}, orders, self._size)
+        found = {key: pools.get(key) for key in keys}
+        return _Walk(found, orders, self._size, failed)
 
     def _take(self, layer, pools, *args, **kwargs):
         """Take one call of a layer into its pool."""
@@ -401,9 +425,13 @@ class _Run:
         if part is None:
             return
         if not (np.isfinite(part.mean).all() and np.isfinite(part.variance).all()):
-            raise ValueError(
+            broken = not_finite(self._model)
+            cause = "float16 may be too narrow, or a layer divides by 0."
+            if broken:
+                cause = f"NaN, infinity or a variance below 0 is in {_some(broken)}."
+            raise _NoNumbers(
                 f"what {path!r} is fed must be finite; it got NaN or infinity. Look at the layers "
-                "before it: a weight may be NaN, or float16 too narrow."
+                f"before it: {cause}"
             )
         pools.setdefault(id(layer), _Pool(part.mean.shape)).take(part)
         if self._by_batch:
@@ -446,7 +474,7 @@ class _Run:
         layer = self._layers[key]
         new = pool.mean, pool.variance_for(layer)
         moved, ratio = _change(layer, statistics(layer), new, pool.values >= 2)
-        return max(moved, abs(np.log(ratio))) > 1e-3
+        return _size_of(moved, ratio) > 1e-3
 
     # The report
 
@@ -457,7 +485,7 @@ class _Run:
         if pool is None or not pool.values.any():
             return Recalibrated("warning", place.path, None, None, 0, channels)
         moved, ratio = _change(layer, before, statistics(layer), pool.values >= 2)
-        off = max(moved, abs(np.log(ratio)))
+        off = _size_of(moved, ratio)
         level = "ok" if off < 0.1 else "info" if off < 0.5 else "warning"
         if id(layer) in self._unsettled or pool.values.min() < 2:
             level = "warning"
@@ -468,8 +496,9 @@ class _Run:
     def notes(self, rows):
         """Say on how many examples this rests, and what was left undone."""
         examples, batches = self._size
-        walks = "1 walk" if self._walks == 1 else f"{self._walks} walks"
-        notes = [f"{examples} examples in {batches} batches; {walks} over the data."]
+        one_or_more = {"example": examples, "batch": batches, "walk": self._walks}
+        examples_, batches_, walks = starmap(plural, one_or_more.items())
+        notes = [f"{examples_} in {batches_}; {walks} over the data."]
         fewest = min([examples, *(row.values for row in rows if row.values)])
         if fewest < FEW:
             notes.append(
@@ -532,8 +561,20 @@ def _change(layer, before, after, seen):
     spread = variance + layer.epsilon
     moved = np.abs(mean - old_mean)[seen] / np.sqrt(spread)[seen]
     ratio = (old_variance + layer.epsilon)[seen] / spread[seen]
-    worst = np.argmax(np.abs(np.log(ratio))) if seen.any() else None
+    worst = np.argmax(_away_from_1(ratio)) if seen.any() else None
     return float(moved.max(initial=0)), 1.0 if worst is None else float(ratio[worst])
+
+
+def _away_from_1(ratio):
+    """Return the size of the logarithm; infinite where there is none."""
+    positive = np.where(ratio > 0, ratio, np.inf)  # NaN too
+    return np.abs(np.log(positive))
+
+
+def _size_of(moved, ratio):
+    """Return one number for a change, infinite when either is NaN."""
+    sizes = moved, float(_away_from_1(ratio))
+    return np.inf if np.isnan(sizes).any() else max(sizes)
 
 
 # Sums

@@ -113,6 +113,34 @@ def bn004():
     yield small_batches(4, 100), fours, ["n"]
     yield off(0, 1), fours, []
     yield small_batches(64, 60), fours, []
+    yield by_class(), CLASSES, []
+    model = settle(Twice())  # its calls have two distributions
+    model.norm.moving_variance.assign(0.75 * np.asarray(model.norm.moving_variance))
+    yield model, fours, []
+
+
+# four classes far apart, one after the other, so that no batch of 32 has two
+CLASSES = np.concatenate([X[:64] + 20 * place for place in range(4)])
+
+
+def by_class():
+    """Statistics as batches of one class leave them: the mean is right, the variance is not."""
+    model = keras.Sequential([keras.Input((3,)), Keras(name="n")])
+    model.get_layer("n").moving_mean.assign(CLASSES.mean(0))
+    model.get_layer("n").moving_variance.assign(X[:64].var(0))
+    return model
+
+
+def test_batches_that_are_not_shuffled_hide_no_fault():
+    sorted_, shuffled = (
+        audit(by_class(), x)
+        for x in (CLASSES, np.random.default_rng(0).permutation(CLASSES))
+    )
+    for report in (sorted_, shuffled):
+        (row,) = (row for row in report if row.code == "BN002")
+        assert row.level == "error"
+    assert any("not shuffled" in note for note in sorted_.notes)
+    assert not any("not shuffled" in note for note in shuffled.notes)
 
 
 def bn005():
@@ -339,6 +367,30 @@ def bn017():
     model = sequence(Keras(name="n"))
     model.get_layer("n").moving_variance.assign([1, 1e30, 0])
     yield model, None, []
+    for name in ("gamma", "beta"):
+        model = sequence(Keras(name="n"), dense())
+        getattr(model.get_layer("n"), name).assign([1, np.nan, 1])
+        yield model, None, ["n"]
+        yield model, X, ["n"]
+    model = sequence(dense(name="d"), Keras(name="n"), dense(2, name="last"))
+    model.get_layer("last").kernel.assign(np.full((4, 2), np.nan))
+    yield model, None, ["last"]
+    yield model, X, ["last"]
+    fed_nan = keras.Sequential(
+        [keras.Input((3,)), logarithm(), Keras(name="n"), dense()]
+    )
+    yield fed_nan, X, ["n"]
+    fed_nan.get_layer("n").moving_mean.assign([np.nan, 0, 0])
+    fed_nan.get_layer("n").moving_variance.assign([1, np.nan, -1])
+    yield fed_nan, None, ["n"]
+    behind = sequence(Keras(name="n"), logarithm())
+    yield behind, X, [behind.name]
+    yield behind, None, []
+    yield sequence(Keras(name="n"), dense(), layers.ReLU()), X, []
+
+
+def logarithm():
+    return layers.Lambda(tf.math.log)  # NaN below 0
 
 
 CASES = {
@@ -620,7 +672,10 @@ def test_models_that_are_code_say_where_it_was_not_looked():
     report = audit(model, {"left": X, "right": X})
     assert layers_of(report, "BN001") == ["inner/n", "own"]
     assert layers_of(report, "BN009") == ["inner/n"]
-    assert any("1 of 2 batch norm layers are called by code" in n for n in report.notes)
+    (note,) = (n for n in report.notes if "1 of 2 batch norm layers are called" in n)
+    assert "(BN009, BN016)" in note  # the others look with data
+    (note,) = (n for n in audit(model).notes if "are called by code" in n)
+    assert "(BN006, BN008, BN009, BN011, BN016)" in note
     assert not any("called by code" in n for n in audit(off(0, 1)).notes)
 
 
@@ -658,6 +713,13 @@ def test_inputs_that_are_no_numbers_are_said():
     report = audit(model, X)
     assert any("NaN or infinite" in note for note in report.notes)
     assert not layers_of(report, "BN002")
+    assert report.worst == "error"
+
+
+def test_infinite_outputs_may_be_meant():
+    masked = layers.Lambda(lambda x: tf.where(x > 0, x, -np.inf))
+    (row,) = audit(sequence(Keras(name="n"), masked), X)
+    assert (row.code, row.level) == ("BN017", "warning")
 
 
 def test_bad_input_is_refused():
@@ -674,6 +736,17 @@ def test_bad_input_is_refused():
         audit(model, X[:0])
     with pytest.raises(ValueError, match="incompatible"):
         audit(model, X[:, :2])
+    with pytest.raises(ValueError, match="which has 1; got 2 arrays"):
+        audit(model, [X, X[:, 0]])
+    with pytest.raises(ValueError, match=r"got a single .*np\.stack"):
+        audit(model, np.array(3.0))
+    words = np.full((8, 3), "a")
+    for data, shown in ((X[:, :2], r"\(32, 2\) float32"), (words, r"\(8, 3\) \w+")):
+        with pytest.raises(
+            ValueError, match=f"must be what .* takes; .*{shown}"
+        ) as raised:
+            audit(model, data)
+        assert "\n" not in str(raised.value)
 
 
 @pytest.mark.parametrize("name", ["ResNet50", "EfficientNetB0", "MobileNetV3Small"])

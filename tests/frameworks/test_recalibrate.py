@@ -597,7 +597,18 @@ REFUSED = {
         lambda: np.concatenate([ROWS, ROWS * 1e37]),
         "^(what 'b' is fed must be finite|the statistics of 'a' must fit into float32)",
     ),
-    "rank": (lambda: ROWS[:, 0], "incompatible|ndim"),
+    "list of batches": (
+        lambda: [ROWS[:32], ROWS[32:64]],
+        "has 1; got 2 .*lambda: batches",
+    ),
+    "list of pairs": (lambda: [(ROWS, ROWS)], "has 1; got 2 arrays"),
+    "list and targets": (lambda: ([ROWS, ROWS], ROWS), "has 1; got 2 arrays"),
+    "a number": (lambda: np.array(3.0), r"got a single ndarray.*np\.stack"),
+    "rank": (
+        lambda: ROWS[:, 0],
+        r"must be what .* takes; .* \(32,\) float32: .*(compat|ndim)",
+    ),
+    "words": (lambda: np.full((8, 3), "a"), r"must be what .* takes; .* \(8, 3\) str"),
 }
 
 
@@ -646,6 +657,71 @@ def test_other_refusals():
         recalibrate(model, x, batch_size=0)
     with pytest.raises(ValueError, match=r"outside of a tf\.function"):
         tf.function(lambda: recalibrate(model, x) and 0)()
+
+
+# Statistics that are no numbers
+
+
+@pytest.mark.parametrize("method", ["exact", "fast"])
+@pytest.mark.parametrize("value", [np.nan, np.inf, -1.0, -1e-3])
+def test_statistics_that_are_no_numbers_are_mended(value, method):
+    model = small(Keras(name="a"), Keras(name="b"), Keras(name="c"))
+    expected = oracle(model, ROWS)
+    for name in ("a", "b"):
+        model.get_layer(name).moving_variance.assign([1, value, 1])
+        model.get_layer(name).moving_mean.assign([value, 0, 0])
+    report = recalibrate(model, ROWS, method=method, batch_size=len(ROWS))
+    close(statistics_of(model), expected, 1e-5)
+    assert [row.level for row in report][:2] == ["warning", "warning"]
+    json.loads(report.to_json())
+
+
+def test_a_weight_that_is_no_number_is_named():
+    model = small(Keras(name="a"), Keras(name="b"), Keras(name="c"))
+    kernel = model.layers[3].kernel  # between b and c
+    kernel.assign(np.full((3, 3), np.nan))
+    before = state_of(model)
+    with pytest.raises(
+        ValueError, match=f"what 'c' is fed .*{model.layers[3].name}/kernel"
+    ):
+        recalibrate(model, ROWS)
+    assert state_of(model) == before
+
+
+def test_statistics_that_are_left_out_are_named():
+    model = small(Keras(name="a"), Keras(name="b"))
+    model.get_layer("a").moving_variance.assign([1, np.nan, 1])
+    with pytest.raises(ValueError, match=r"'b' is fed .*is in 'a/moving_variance'"):
+        recalibrate(model, ROWS, layers="b")
+
+
+class EitherWay(keras.Model):
+    """Calls one of two branches first, by the batch, and the other on what that gave."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = Keras(name="a"), Keras(name="b")
+
+    def call(self, x, training=None):
+        if len(x) == 200:
+            return self.b(self.a(x, training=training), training=training)
+        return self.a(tf.math.log(self.b(x, training=training)), training=training)
+
+
+def test_what_is_not_finite_is_refused_also_where_another_layer_was_first():
+    model = EitherWay()
+    model(ROWS[:200])
+    before = state_of(model)
+    with pytest.raises(ValueError, match="what 'a' is fed must be finite"):
+        recalibrate(model, ROWS, batch_size=200)
+    assert state_of(model) == before
+
+
+def test_counts_have_a_plural():
+    model = small(Keras())
+    first = recalibrate(model, ROWS[:1]).notes[0]
+    assert first == "1 example in 1 batch; 1 walk over the data."
+    assert "2 examples in 2 batches" in str(recalibrate(model, ROWS[:2], batch_size=1))
 
 
 # Nothing else changes
@@ -834,6 +910,9 @@ def test_the_callback_refuses_before_training():
         Recalibrate(x for x in [ROWS])
     with pytest.raises(ValueError, match="every few epochs"):
         Recalibrate((x for x in [ROWS]), every=2, method="fast")
+    assert Recalibrate(ROWS, every=np.int64(2)).every == 2
+    with pytest.raises(ValueError, match="which has 1; got 2 arrays"):
+        tiny().fit(ROWS, TARGETS, verbose=0, callbacks=[Recalibrate([ROWS, ROWS])])
     for every in (0, 1.5, True):
         with pytest.raises(ValueError, match="every must be a positive"):
             Recalibrate(ROWS, every=every)

@@ -389,6 +389,18 @@ FAULTS = {
         "new += [np.sqrt(variance), pool.mean]",
         "test_recalibrate.py::test_options_of_our_layer",
     ),
+    "recalibrate: a layer that is to be mended stops the first walk": (
+        "doctor/recalibrate.py",
+        "if not for_order or id(layer) == now[0]:",
+        "if True:",
+        "test_recalibrate.py::test_statistics_that_are_no_numbers_are_mended",
+    ),
+    "recalibrate: a list of batches is taken for the inputs": (
+        "doctor/recalibrate.py",
+        "    check_list(data, model)\n    on_replica",
+        "    on_replica",
+        "test_recalibrate.py::test_what_is_refused_leaves_the_model_as_it_was",
+    ),
     "recalibrate: the callback waits for the end of the epoch": (
         "doctor/recalibrate.py",
         "def on_test_begin(",
@@ -702,6 +714,18 @@ TENSOR_FAULTS = {
         "stack.enter_context(undisturbed(self._model))",
         "pass",
         f"{AUDIT}::test_messages_have_numbers_and_these_are_the_evidence",
+    ),
+    "audit: gamma and beta are not looked at": (
+        "doctor/_layers.py",
+        "held = [(v, False) for v in layer._trainable_variables]",
+        "held = []",
+        f"{A_RULE}[BN017]",
+    ),
+    "audit: batches of one class each explain any variance": (
+        "doctor/_measured.py",
+        "return within < 1 - 2 / case.measured.sizes[0]",
+        "return False",
+        f"{AUDIT}::test_batches_that_are_not_shuffled_hide_no_fault",
     ),
     "audit: padding is measured": (
         "doctor/_measuring.py",
