@@ -102,18 +102,23 @@ def one_run(seed):
     return run
 
 
+def set_precision(dtype):
+    keras.config.set_floatx(dtype)
+    keras.config.set_dtype_policy(dtype)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--json", type=Path, help="store the figures here")
     options = parser.parse_args()
     seeds = range(options.seeds)
-    keras.config.set_floatx("float64")
+    set_precision("float64")
     alone = {
         name: [one_fault(seed, settings) for seed in seeds]
         for name, settings in track(FAULTS.items())
     }
-    keras.config.set_floatx("float32")
+    set_precision("float32")
     runs = [one_run(seed) for seed in track(seeds)]
     console = Console(width=150)
     for run in [alone, *runs]:

@@ -8,13 +8,15 @@ there. TensorFlow is imported by the commands that need it.
 import contextlib
 import importlib
 import os
+import re
 import sys
 import tempfile
+import warnings
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
+from zipfile import BadZipFile, is_zipfile
 
 import numpy as np
 
@@ -62,6 +64,9 @@ modules = click.option(
     multiple=True,
     metavar="MODULE",
     help="Import this first: it registers the model's own layers. May be given again.",
+)
+frameworks = click.Choice(
+    ["caffe", "contrib", "flax", "keras", "mxnet", "torch"], case_sensitive=False
 )
 unsafe = click.option(
     "--unsafe", is_flag=True, help="Load code that is stored in the file: trust it."
@@ -124,7 +129,7 @@ def audit(model, data, batch_size, level, as_json, modules, unsafe):
 def recalibrate(model, data, out, method, batch_size, force, as_json, modules, unsafe):
     """Measure the moving statistics anew, on training data."""
     with _refusals():
-        _free(out, model, force)
+        _free(out, model, force, MODEL_FILES)
         loaded = _load(model, modules, unsafe)
         given = _data(data, loaded)
         from bnlib import doctor
@@ -145,7 +150,7 @@ def recalibrate(model, data, out, method, batch_size, force, as_json, modules, u
 def fold(model, out, data, force, as_json, modules, unsafe):
     """Take batch norm out of a model that is done with training."""
     with _refusals():
-        _free(out, model, force)
+        _free(out, model, force, MODEL_FILES)
         loaded = _load(model, modules, unsafe)
         given = None if data is None else _data(data, loaded)
         from bnlib import doctor
@@ -171,14 +176,18 @@ def fold(model, out, data, force, as_json, modules, unsafe):
 def swap(model, out, to, force, modules, unsafe):
     """Exchange Keras's batch norm layers for ours, or ours for Keras's."""
     with _refusals():
-        _free(out, model, force)
+        _free(out, model, force, MODEL_FILES)
         loaded = _load(model, modules, unsafe)
         from bnlib import doctor
+        from bnlib.doctor._layers import batch_norms
+        from bnlib.keras._models import is_graph
 
+        count = len(batch_norms(loaded))
         exchange = doctor.swap_in if to == "bnlib" else doctor.swap_out
-        _save(exchange(loaded), out)
+        swapped = exchange(loaded, in_place=not is_graph(loaded))
+        _save(swapped, out)
     whose = {"bnlib": "bnlib's", "keras": "Keras's"}
-    click.echo(f"{out} has {whose[to]} batch norm layers.")
+    click.echo(f"{out}: all {count} batch norm layers are {whose[to]}.")
 
 
 @cli.command()
@@ -206,11 +215,9 @@ def conformance(maker, only, skip, whole, level, as_json):
 
 @cli.command()
 @click.argument("values", type=File)
+@click.option("--from", "source", required=True, type=frameworks, help="Whose it is.")
 @click.option(
-    "--from", "source", required=True, metavar="FRAMEWORK", help="Whose it is."
-)
-@click.option(
-    "--to", "target", required=True, metavar="FRAMEWORK", help="Whose it becomes."
+    "--to", "target", required=True, type=frameworks, help="Whose it becomes."
 )
 @click.option(
     "--set",
@@ -231,10 +238,14 @@ def convert(values, source, target, settings, lose, out, force):
     with _refusals():
         from bnlib.conventions import _files
 
-        _free(out, values, force)
+        _free(out, values, force, (".npz",))
         chosen = dict(map(_setting, settings))
-        layers = _files.read(_arrays(values), source, chosen)
-        written = _files.write(layers, target, lose)
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
+            layers = _files.read(_arrays(values), source, chosen)
+            written = _files.write(layers, target, lose)
+        for each in dict.fromkeys(_for_the_shell(str(w.message)) for w in said):
+            click.echo(f"bnlib: {each}", err=True)
         with _placed(out) as path:
             np.savez(path, **written)
     click.echo(f"{len(layers)} layers: {', '.join(layers)}.")
@@ -258,6 +269,19 @@ def _refusals() -> Iterator[None]:
 
 
 def _in_one_line(error):
+    """Say an error in one line, with the options of the command for those of the library."""
+    return _for_the_shell(_first_words(error))
+
+
+def _for_the_shell(text):
+    text = re.sub(
+        r"(To say that you know, )?pass lose=\[\'(\w+)\'\]", r"pass --lose \2", text
+    )
+    text = re.sub(r"[^.]*ours=True\. ", " ", text)
+    return " ".join(text.split())
+
+
+def _first_words(error):
     if isinstance(error, OSError) and error.strerror:
         where = f"{error.filename}: " if error.filename else ""
         return f"{where}{error.strerror}"
@@ -276,6 +300,8 @@ def _load(path, modules, unsafe):
             f"{path} must be a Keras model in one file ({', '.join(MODEL_FILES)}). Save it with "
             "model.save('model.keras')."
         )
+    if path.suffix == ".keras" and not is_zipfile(path):
+        raise ValueError(f"{path} cannot be loaded: it is damaged, or no .keras file.")
     for name in modules:
         importlib.import_module(name)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -286,11 +312,13 @@ def _load(path, modules, unsafe):
     try:
         return keras.models.load_model(path, safe_mode=not unsafe)
     except Exception as error:  # Keras raises many kinds
-        hint = "--import MODULE registers layers of your own"
+        hint = ""
+        if "register_keras_serializable" in str(error):
+            hint = " (--import MODULE registers layers of your own.)"
         if "unsafe" in str(error) or "safe_mode" in str(error):
-            hint = "--unsafe loads code that is stored in the file, if you trust it"
+            hint = " (--unsafe loads code that is stored in the file, if you trust it.)"
         raise ValueError(
-            f"{path} cannot be loaded: {_in_one_line(error)[:300]} ({hint}.)"
+            f"{path} cannot be loaded: {_in_one_line(error)[:300]}{hint}"
         ) from error
 
 
@@ -309,7 +337,8 @@ def _arrays(path):
             return dict(file)
     except (ValueError, EOFError, BadZipFile) as error:
         raise ValueError(
-            f"{path} must be a .npy or a .npz of plain arrays: {_in_one_line(error)}"
+            f"{path} must be a .npy or a .npz of plain arrays; it is damaged, or holds objects. "
+            "Save it with numpy.savez."
         ) from error
 
 
@@ -329,8 +358,12 @@ def _data(path, model):
     )
 
 
-def _free(out, source, force):
-    """Refuse to write over anything, before any work is done."""
+def _free(out, source, force, endings):
+    """Refuse to write over anything, or to a file of no such kind, before any work is done."""
+    if out.suffix not in endings:
+        raise ValueError(f"--out must end in {' or '.join(endings)}; got {out}.")
+    if out.is_symlink():
+        raise ValueError(f"{out} is a link. Name the file itself.")
     if out.exists() and not force:
         same = out.resolve() == source.resolve()
         raise ValueError(
@@ -342,8 +375,6 @@ def _free(out, source, force):
 
 
 def _save(model, out):
-    if out.suffix not in MODEL_FILES:
-        raise ValueError(f"--out must end in {', '.join(MODEL_FILES)}; got {out}.")
     with _placed(out) as path:
         model.save(path)
 

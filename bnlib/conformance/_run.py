@@ -123,7 +123,16 @@ def _checked(maker):
     """Return the maker, with a look at what it makes."""
 
     def make(setting):
-        layer = maker(setting)
+        try:
+            layer = maker(setting)
+        except (TypeError, ValueError) as error:
+            if setting != Setting(setting.channels):
+                raise
+            raise _NoAdapter(
+                "maker must take a Setting and return an Adapter; got "
+                f"{type(error).__name__}: {str(error).splitlines()[0]} Subclass "
+                "bnlib.conformance.Adapter, or use one of bnlib.conformance.adapters."
+            ) from error
         if not callable(getattr(layer, "forward", None)):
             raise _NoAdapter(
                 f"maker must return an Adapter; got {type(layer).__name__}. Subclass "

@@ -345,13 +345,17 @@ def leaky(share=1, bend=1):
     return growth
 
 
-WHO = "Keras", "ours"
+def _on_replica(n=None, again=False, alone=False, factor=1):
+    """Backward on one replica; n counts the examples, and the switches are faults."""
 
+    def backward(g, x_hat, s, count, all_sum):
+        own = np.array([(g * x_hat).sum(0), g.sum(0)])
+        sums = own if alone else all_sum(own)
+        stretch, shift = sums / (count if n is None else n(g))
+        given = sums if again else factor * own
+        return (g - shift - x_hat * stretch) / s, *given
 
-def _saved(*variances):
-    """What is saved by the four layers of the chapter on replicas."""
-    names = [f"{who}, {how}" for how in ("alone", "synchronised") for who in WHO]
-    return dict(zip(names, variances, strict=True))
+    return backward
 
 
 def _lost_gamma():
@@ -959,7 +963,7 @@ ANSWERS = [
     (on_doctor.reports, {"a": 2, "b": 3, "c": 1}, "Correct. The memory"),
     (on_doctor.reports, {"a": 2}, "a dict such as"),
     (on_doctor.reports, {"a": 2, "b": 2, "c": 1}, "one of the three"),
-    (on_doctor.reports, {"a": 1, "b": 2, "c": 3}, "fed something new"),
+    (on_doctor.reports, {"a": 1, "b": 2, "c": 3}, "answers well as it is"),
     (on_doctor.reports, {"a": 3, "b": 2, "c": 1}, "change a call"),
     (on_doctor.rule, lambda case: _odd_epsilon(case), "Correct. It finds"),
     (on_doctor.rule, lambda case: [], "Nothing is found"),
@@ -968,6 +972,10 @@ ANSWERS = [
     (on_doctor.rule, lambda case: _odd_epsilon(case, "both"), "you name"),
     (on_doctor.rule, lambda case: _odd_epsilon(case, "1e-3"), "Two layers"),
     (on_doctor.rule, lambda case: _odd_epsilon(case, "silent"), "a sentence"),
+    (on_doctor.rule, lambda case: _odd_epsilon(case, "first"), "ask what most"),
+    (on_doctor.rule, lambda case: None, "returns nothing"),
+    (on_doctor.rule, lambda case: ["norm_1"], "Yield Fault"),
+    (on_doctor.share, ("a", "b"), "two numbers"),
     (on_replicas.pool, lambda m, v, n: _pool(m, v, n), "Correct. The spread within"),
     (on_replicas.pool, lambda m, v, n: (m.mean(0), v.mean(0)), "count alike"),
     (on_replicas.pool, lambda m, v, n: (m.max(0), v.mean(0)), "weigh by the counts"),
@@ -976,30 +984,31 @@ ANSWERS = [
         lambda m, v, n: [np.average(a, axis=0, weights=n) for a in (m, v)],
         "your variance does not know",
     ),
+    (on_replicas.pool, lambda m, v, n: _pool_in_part(m, v, n, "within"), "weigh it by"),
+    (
+        on_replicas.pool,
+        lambda m, v, n: _pool_in_part(m, v, n, "between"),
+        "weighted mean",
+    ),
     (on_replicas.pool, lambda m, v, n: (_pool(m, v, n)[0], v[0]), "The mean is right"),
     (on_replicas.shares, lambda losses, n: losses.sum() / n, "Correct. The sum"),
     (on_replicas.shares, lambda losses, n: losses / n, "Return one number"),
     (on_replicas.shares, lambda losses, n: losses.mean(), "too large"),
     (on_replicas.shares, lambda losses, n: losses.mean() / 3, "counts three times"),
+    (on_replicas.shares, lambda losses, n: losses.sum() / 6, "use count"),
     (on_replicas.shares, lambda losses, n: losses.sum(), "add up to 30"),
-    (on_replicas.exchange, lambda c, r: r * (1 + 2 * c), "Correct. A count"),
-    (on_replicas.exchange, lambda c, r: 1 + 2 * c, "one for each replica"),
-    (on_replicas.exchange, lambda c, r: r * c, "and what else"),
-    (on_replicas.exchange, lambda c, r: r * 2 * c, "how many values stand"),
-    (on_replicas.exchange, lambda c, r: r * 3 * c, "the same count"),
-    (on_replicas.exchange, lambda c, r: 2 * c * r + 1, "its own count"),
-    (on_replicas.exchange, lambda c, r: 8 * r * (1 + 2 * c), "not bytes"),
-    (on_replicas.exchange, lambda c, r: 7 * r * c, "three things"),
-    (on_replicas.checkpoint, _saved(1, 17.25, 26.75, 26.75), "Correct. Replica 0's"),
-    (on_replicas.checkpoint, _saved(1, 17.2, 26.8, 26.8), "Correct. Replica 0's"),
-    (on_replicas.checkpoint, _saved(1, 17.25, 17.25, 26.75), "spread between"),
-    (on_replicas.checkpoint, _saved(1, 17.25, 26.75, 5), "eight values"),
-    (on_replicas.checkpoint, _saved(26.75, 17.25, 26.75, 26.75), "seen the values"),
-    (on_replicas.checkpoint, _saved(64, 17.25, 26.75, 26.75), "Which one is read"),
-    (on_replicas.checkpoint, _saved(1, 1, 26.75, 26.75), "the first copy alone"),
-    (on_replicas.checkpoint, _saved(1, 3, 26.75, 26.75), "one variance for each"),
-    (on_replicas.checkpoint, _saved(1, ..., 26.75, 26.75), "still missing"),
-    (on_replicas.checkpoint, 3, "one number for each of"),
+    (on_replicas.backward, _on_replica(), "Correct. Pooled sums"),
+    (on_replicas.backward, _on_replica(n=len, again=True), "divided by 2, 7 or 4"),
+    (on_replicas.backward, _on_replica(n=len), "divided by 2, 7 or 4"),
+    (on_replicas.backward, _on_replica(again=True), "three times too large"),
+    (on_replicas.backward, _on_replica(n=len, alone=True), "its own two means"),
+    (on_replicas.backward, _on_replica(n=lambda _: 1), "not the part of this"),
+    (on_replicas.backward, _on_replica(factor=2), "does not add up"),
+    (on_replicas.backward, lambda *a: None, "returns nothing"),
+    (on_replicas.backward, lambda *a: a[0], "Return 3 arrays"),
+    (on_replicas.backward, lambda *a: (a[0], 1, 1), "one per channel"),
+    (on_replicas.backward, lambda *a: (a[0][0], a[2], a[2]), "as g has"),
+    (on_replicas.backward, lambda *a: a[-1](a[0]), "arrays of one shape"),
     (on_keras.switches, ["moving", "batch", "moving", "moving"], "Correct. Four"),
     (on_keras.switches, ["moving", "batch"], "Give four words"),
     (on_keras.switches, ["moving", "batch", "frozen", "moving"], "Give four words"),
@@ -1115,6 +1124,8 @@ def _odd_epsilon(case, kind=None):
     """The rule of the chapter on the doctor, right or with a fault."""
     found = {place.path: place.layer.epsilon for place in case.norms}
     usual = 1e-5 if kind == "1e-3" else Counter(found.values()).most_common(1)[0][0]
+    if kind == "first":
+        usual = next(iter(found.values()))
     differ = len(set(found.values())) > 1
     for path, epsilon in found.items():
         wrong = {
@@ -1130,6 +1141,15 @@ def _odd_epsilon(case, kind=None):
 def _pool(means, variances, counts):
     mean = np.average(means, axis=0, weights=counts)
     return mean, np.average(variances + (means - mean) ** 2, axis=0, weights=counts)
+
+
+def _pool_in_part(means, variances, counts, fault):
+    """Pool, but weigh one of the two terms as if all parts were of one size."""
+    mean = np.average(means, axis=0, weights=counts)
+    if fault == "within":
+        between = np.average((means - mean) ** 2, axis=0, weights=counts)
+        return mean, variances.mean(axis=0) + between
+    return mean, np.average(variances, axis=0, weights=counts) + means.var(axis=0)
 
 
 def _converted(state, eps):

@@ -232,10 +232,8 @@ BAD = {
         "recalibrate model.keras --data nan.npz --out new.keras",
         "must be finite",
     ),
-    "no framework": (
-        "convert data.npz --from x --to keras --out new.npz",
-        "must be one of",
-    ),
+    "no ending": ("convert data.npz --from torch --to keras --out k3", "must end in"),
+    "swap without batch norm": ("swap plain.keras --out new.keras", "has none"),
     "no layers": (
         "convert data.npz --from torch --to keras --out new.npz",
         "running_mean",
@@ -333,6 +331,24 @@ def test_from_pytorch_to_keras_and_back(tmp_path, monkeypatch):
         np.testing.assert_array_equal(again[name], state[name])
     assert again["bn1.eps"] == 1e-5
     assert again["bn1.momentum"] == 0.1
+
+
+def test_a_framework_that_there_is_not(folder):
+    done = bn("convert data.npz --from x --to keras --out new.npz")
+    assert done.exit_code == 2
+    assert "'contrib'" in done.stderr
+    with pytest.raises(ValueError, match="must be one of caffe"):
+        _files.read({}, "x", {})
+
+
+def test_what_the_library_says_is_said_for_the_shell(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    state = {"bn.running_mean": np.zeros(3), "bn.running_var": np.ones(3)}
+    np.savez("state.npz", **state, **{"bn.eps": 1e-5, "bn.momentum": 0.1})
+    done = bn("convert state.npz --from torch --to keras --out k.npz")
+    assert done.exit_code == 0, done.output
+    assert "--lose bessel" in done.stderr
+    assert "ours=" not in done.stderr
 
 
 @pytest.mark.parametrize("name", ["a/b", ""])

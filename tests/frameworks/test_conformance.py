@@ -281,6 +281,9 @@ def test_wrong_names_are_refused(options, words):
 def test_a_maker_of_something_else_is_refused():
     with pytest.raises(TypeError, match="maker must return an Adapter; got ndarray"):
         check_batch_norm(lambda setting: np.zeros(3))
+    for layer in (dict.fromkeys, lambda: None):
+        with pytest.raises(TypeError, match="maker must take a Setting"):
+            check_batch_norm(layer)
 
 
 def test_an_error_inside_is_a_failure_that_is_told():

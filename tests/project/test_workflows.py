@@ -143,7 +143,7 @@ def test_the_library_imports_what_its_extras_bring():
     assert uninstalled(library(FRAMEWORKS - {"doctor"}), ["tf"]) == []
     assert uninstalled(library(["doctor"]), ["tools"]) == []
     left = {line.split(": ")[1] for line in uninstalled(wing, ["tf", "notebook"])}
-    by_name = {"torch", "onnxruntime"}  # a page asks for them, and does without
+    by_name = {"torch", "onnx", "onnxruntime"}  # a page asks for them, and does without
     of_tensorflow = {
         "google.protobuf"
     }  # it comes with TensorFlow, which is built on it

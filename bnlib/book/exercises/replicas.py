@@ -4,7 +4,7 @@ import numpy as np
 
 from bnlib.book.exercises import NotYet, arrays, checker, close
 
-__all__ = ["checkpoint", "exchange", "pool", "shares"]
+__all__ = ["backward", "pool", "shares"]
 
 
 @checker
@@ -30,6 +30,15 @@ def pool(answer):
         raise NotYet(
             "The means differ between replicas, and your variance does not know."
         )
+    within, between = (
+        np.average(a, axis=0, weights=counts) for a in (variances, (means - mean) ** 2)
+    )
+    if close(variance, within + means.var(0)):
+        raise NotYet(
+            "The spread between is taken around the weighted mean, and weighted."
+        )
+    if close(variance, variances.mean(0) + between):
+        raise NotYet("The spread within is an average too: weigh it by the counts.")
     if not close(variance, whole.var(0)):
         raise NotYet("The mean is right; the variance is not that of all examples.")
     return "The spread within the replicas, and the spread between them."
@@ -56,63 +65,88 @@ def shares(answer):
         raise NotYet(
             f"The shares add up to {total:g}; the mean of all six losses is 5."
         )
+    if not np.isclose(sum(answer(part, 5) for part in [*parts[1:], parts[1] * 2]), 6):
+        raise NotYet("Right for six examples. Another batch has five: use count.")
     return "The sum of the shares is the mean, however the batch was cut."
 
 
 @checker
-def exchange(answer):
-    """Check `answer(channels, replicas)`: numbers in the table of one forward pass."""
-    found = [answer(*given) for given in ((64, 4), (64, 8), (128, 4))]
-    if any(each is None or each is ... for each in found):
+def backward(answer):
+    """Check `answer(g, x_hat, s, count, all_sum)`: one replica's part of the backward pass."""
+    rng = np.random.default_rng(0)
+    cuts, count = [2, 9], 13
+    x = np.concatenate([rng.normal(k, 1 + k, (n, 3)) for k, n in enumerate((2, 7, 4))])
+    s = np.sqrt(x.var(0) + 1e-3)
+    x_hat, g = (x - x.mean(0)) / s, rng.normal(1, 1, x.shape)
+    parts = list(zip(np.split(g, cuts), np.split(x_hat, cuts), strict=True))
+    found = [_unpacked(each) for each in _together(answer, parts, s, count)]
+    for (grad_x, *_), (part, _) in zip(found, parts, strict=True):
+        if grad_x.shape != part.shape:
+            raise NotYet(f"grad_x should have shape {part.shape}, as g has.")
+    grad_x = np.concatenate([each[0] for each in found])
+    sums = np.array([(g * x_hat).sum(0), g.sum(0)])
+
+    def closed(stretch, shift):
+        return (g - shift - x_hat * stretch) / s
+
+    spread = np.repeat([len(part) for part, _ in parts], [2, 7, 4])[:, np.newaxis]
+    own = [
+        np.repeat([f(*part) for part in parts], [2, 7, 4], axis=0)
+        for f in (lambda a, b: (a * b).mean(0), lambda a, _: a.mean(0))
+    ]
+    if close(grad_x, closed(*(sums[:, np.newaxis] / spread))):
+        raise NotYet("grad_x: sums over 13 examples, divided by 2, 7 or 4.")
+    if close(grad_x, closed(*own)):
+        raise NotYet("grad_x: each replica takes out its own two means alone.")
+    if not close(grad_x, closed(*sums / count)):
+        raise NotYet("grad_x is not the part of this replica in that of one device.")
+    for place, name in ((1, "grad_gamma"), (2, "grad_beta")):
+        total = sum(each[place] for each in found)
+        if close(total, 3 * sums[place - 1]):
+            raise NotYet(
+                f"grad_x is right. {name}, added up, is three times too large."
+            )
+        if not close(total, sums[place - 1]):
+            raise NotYet(
+                f"grad_x is right. {name} does not add up to that of one device."
+            )
+    return "Pooled sums in grad_x, and each replica's own for gamma and beta."
+
+
+def _unpacked(returned):
+    names = "grad_x, grad_gamma, grad_beta"
+    if returned is None or returned is ...:
+        raise NotYet(f"The function returns nothing so far; it should return {names}.")
+    if not isinstance(returned, (tuple, list)) or len(returned) != 3:
+        raise NotYet(f"Return 3 arrays: {names}.")
+    grad_x, *of_parameters = (np.asarray(value, float) for value in returned)
+    if any(value.shape != (3,) for value in of_parameters):
         raise NotYet(
-            "The function returns nothing so far; it should return one number."
+            "grad_gamma and grad_beta should have shape (3,), one per channel."
         )
-    few, many, wide = map(int, found)
-    if few == many:
-        raise NotYet("That is one row. The table has one for each replica.")
-    if wide - few == 4 * 64:
-        raise NotYet("A mean for each channel, and what else for each channel?")
-    if few == 4 * 128:
-        raise NotYet("Almost: and how many values stand behind the mean?")
-    if few == 4 * 128 + 1:
-        raise NotYet("Each row has its own count.")
-    if few == 8 * 4 * 129:
-        raise NotYet("Count numbers, not bytes.")
-    if few == 4 * 3 * 64:
-        raise NotYet("All channels of a replica have the same count.")
-    if (few, many, wide) != (4 * 129, 8 * 129, 4 * 257):
-        raise NotYet("Count what sync_moments hands to all_parts: three things.")
-    return "A count, and two numbers for each channel, for each replica."
+    return grad_x, *of_parameters
 
 
-@checker
-def checkpoint(answer):
-    """Check `answer`: the moving variance that each of four layers saves, by its name."""
-    values = np.array([[0.0, 2], [4, 8], [1, 1], [0, 16]])
-    own, whole = values.var(axis=1), values.var()
-    right = {
-        "Keras, alone": own[0],
-        "ours, alone": own.mean(),
-        "Keras, synchronised": whole,
-        "ours, synchronised": whole,
-    }
-    if not isinstance(answer, dict) or set(answer) != set(right):
-        raise NotYet(f"Give one number for each of {', '.join(right)}.")
-    if any(each is None or each is ... for each in answer.values()):
-        raise NotYet("Some numbers are still missing.")
-    for name, expected in right.items():
-        value = float(answer[name])
-        if np.isclose(value, expected, rtol=5e-3):  # three digits are enough
-            continue
-        if "synchronised" in name:
-            if np.isclose(value, own.mean()):
-                raise NotYet(f"{name}: the spread between the replicas is missing.")
-            raise NotYet(f"{name}: all eight values are one batch.")
-        if np.isclose(value, whole):
-            raise NotYet(f"{name}: no replica has seen the values of another.")
-        if name == "Keras, alone":
-            raise NotYet(f"{name}: there are four copies. Which one is read and saved?")
-        if np.isclose(value, own[0]):
-            raise NotYet(f"{name}: this layer does not keep the first copy alone.")
-        raise NotYet(f"{name}: take one variance for each replica first.")
-    return "Replica 0's; the average of four; and for both others that of all eight values."
+def _together(answer, parts, s, count):
+    """Run the replicas one after another, twice: the first time shows what they exchange."""
+    asked = [[] for _ in parts]
+    for (g, x_hat), calls in zip(parts, asked, strict=True):
+
+        def record(value, calls=calls):
+            calls.append(np.array(value, float))
+            return calls[-1].copy()
+
+        answer(g.copy(), x_hat.copy(), s.copy(), count, record)
+    shapes = {tuple(value.shape for value in calls) for calls in asked}
+    if len(shapes) > 1:
+        raise NotYet("all_sum needs arrays of one shape from all replicas.")
+    totals = [sum(values) for values in zip(*asked, strict=True)]
+    for g, x_hat in parts:
+        left = iter(totals)
+        yield answer(
+            g.copy(),
+            x_hat.copy(),
+            s.copy(),
+            count,
+            lambda _, left=left: next(left).copy(),
+        )
