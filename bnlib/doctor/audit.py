@@ -183,7 +183,7 @@ def audit(
         rules: what to look for; `RULES` is all.
 
     Returns:
-        `bnlib.reports.Report` of `Finding`s, one for each rule that found something, and level.
+        `bnlib.reports.Report` of findings, one for each rule that found something, and level.
 
     Raises:
         TypeError: when the model is no Keras model, the data are of no such kind, or a rule is no
