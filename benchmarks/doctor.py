@@ -31,6 +31,7 @@ FAULTS = {
     "training=True": {"training": True},
     "axis 1": {"axis": 1},
     "dropout": {"dropout": 0.4},
+    "training=True, dropout": {"training": True, "dropout": 0.4},
 }
 
 
