@@ -22,6 +22,7 @@ import numpy as np
 
 from bnlib import __version__
 from bnlib._extras import needed
+from bnlib.conventions import _files
 from bnlib.reports import LEVELS, Report
 
 with needed("the command bnlib", "tools"):
@@ -65,9 +66,7 @@ modules = click.option(
     metavar="MODULE",
     help="Import this first: it registers the model's own layers. May be given again.",
 )
-frameworks = click.Choice(
-    ["caffe", "contrib", "flax", "keras", "mxnet", "torch"], case_sensitive=False
-)
+frameworks = click.Choice(list(_files.FORMATS), case_sensitive=False)
 unsafe = click.option(
     "--unsafe", is_flag=True, help="Load code that is stored in the file: trust it."
 )
@@ -102,7 +101,7 @@ def audit(model, data, batch_size, level, as_json, modules, unsafe):
     """Say which batch norm faults a model has; with data, more of them."""
     with _refusals():
         loaded = _load(model, modules, unsafe)
-        given = None if data is None else _data(data, loaded)
+        given = _data(data, loaded)
         from bnlib import doctor
 
         report = doctor.audit(loaded, given, batch_size=batch_size)
@@ -152,7 +151,7 @@ def fold(model, out, data, force, as_json, modules, unsafe):
     with _refusals():
         _free(out, model, force, MODEL_FILES)
         loaded = _load(model, modules, unsafe)
-        given = None if data is None else _data(data, loaded)
+        given = _data(data, loaded)
         from bnlib import doctor
 
         folded, report = doctor.fold(loaded, given)
@@ -236,8 +235,6 @@ def convert(values, source, target, settings, lose, out, force):
     bn/moving_mean for contrib. Arrays that belong to no batch norm layer are left out.
     """
     with _refusals():
-        from bnlib.conventions import _files
-
         _free(out, values, force, (".npz",))
         chosen = dict(map(_setting, settings))
         with warnings.catch_warnings(record=True) as said:
@@ -343,7 +340,9 @@ def _arrays(path):
 
 
 def _data(path, model):
-    """Return what the model is fed: one array, or one for each of its inputs."""
+    """Return what the model is fed: one array, or one for each input; None without a path."""
+    if path is None:
+        return None
     arrays = _arrays(path)
     names = [each.name for each in getattr(model, "inputs", None) or []]
     if len(names) > 1 and set(names) <= set(arrays):

@@ -187,9 +187,7 @@ def fold(
             f"kernel of shape {kernel.shape} has {outputs} output channels on axis "
             f"{axis}; the statistics have {multiplier.size}. Check axis."
         )
-    bias = np.zeros(outputs) if bias is None else as_floating("bias", bias)
-    if bias.shape != (outputs,):
-        raise ValueError(f"bias must have shape ({outputs},); got {bias.shape}.")
+    bias = _bias_or_zeros(bias, outputs)
     folded = kernel * multiplier.reshape(where.broadcast)
     return folded.astype(kernel.dtype), (bias * multiplier + shift).astype(kernel.dtype)
 
@@ -244,10 +242,15 @@ def fold_forward(
             f"kernel of shape {kernel.shape} has {where.channels[0]} input channels on axis "
             f"{axis}; the statistics have {multiplier.size}. Check axis."
         )
-    count = math.prod(kept.channels)
-    bias = np.zeros(count) if bias is None else as_floating("bias", bias)
-    if bias.shape != (count,):
-        raise ValueError(f"bias must have shape ({count},); got {bias.shape}.")
+    bias = _bias_or_zeros(bias, math.prod(kept.channels))
     shifted = (kernel * shift.reshape(where.broadcast)).sum(axis=kept.axes)
     folded = kernel * multiplier.reshape(where.broadcast)
     return folded.astype(kernel.dtype), (bias + shifted.ravel()).astype(kernel.dtype)
+
+
+def _bias_or_zeros(bias, outputs):
+    """Return the bias of a layer with so many output channels; None means zeros."""
+    bias = np.zeros(outputs) if bias is None else as_floating("bias", bias)
+    if bias.shape != (outputs,):
+        raise ValueError(f"bias must have shape ({outputs},); got {bias.shape}.")
+    return bias

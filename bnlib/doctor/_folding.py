@@ -8,6 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from bnlib.doctor import _linear
+from bnlib.doctor._graph import training_of
 from bnlib.doctor._linear import axis_of, called
 from bnlib.keras import BatchNormalization
 from bnlib.keras._models import Exchange, Functional, clone, is_graph
@@ -260,7 +261,7 @@ def has_plain_call(part):
 
 def _training(node):
     """Whether training=True is wired into a call of batch norm, or of a model."""
-    given = node.arguments.kwargs.get("training")
+    given = training_of(node)
     return given is not None and given is not False
 
 

@@ -80,7 +80,7 @@ def _flat(graph, way, inputs, training, calls, seen):
                 continue
             here = (*way, node.operation.name)
             sources = [made[id(t)] for t in node.input_tensors]
-            wired = _training(node) if training is None else training
+            wired = training_of(node) if training is None else training
             inner = _graph_of(node.operation)
             if inner is not None and len(inner.inputs) == len(sources):
                 seen.add(id(node.operation))
@@ -96,7 +96,7 @@ def _flat(graph, way, inputs, training, calls, seen):
     return [made[id(t)] for t in graph.outputs]
 
 
-def _training(node):
+def training_of(node):
     """Return the `training` that stands in a call, or None."""
     if not getattr(node.operation, "_call_has_training_arg", False):
         return None

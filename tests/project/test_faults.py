@@ -669,8 +669,8 @@ TENSOR_FAULTS = {
     ),
     "audit: a mode wired into the call of a nested model is not seen": (
         "doctor/_graph.py",
-        "_training(node) if training is None else training",
-        "_training(node)",
+        "training_of(node) if training is None else training",
+        "training_of(node)",
         f"{A_RULE}[BN006]",
     ),
     "audit: a frozen layer is said to train": (
