@@ -1,6 +1,6 @@
 """Train sick networks, audit them, and recalibrate them: one fault each, and MobileNetV2.
 
-The book's network is trained with each of the four faults of chapter 13 alone, in float64.
+The book's network is trained with each of the four faults of chapter 15 alone, in float64.
 
 MobileNetV2 comes with a momentum of 0.999, so that its moving statistics are far behind after a few
 hundred steps: `fit` reports one accuracy and `predict` another. The digits are enlarged to 32 x 32.

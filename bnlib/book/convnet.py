@@ -100,7 +100,7 @@ def patient(
     dropout: float = 0.0,
     **call: bool,
 ) -> Any:
-    """Make the network of chapter 13, and train it on the digits: well, or with faults.
+    """Make the network of chapter 15, and train it on the digits: well, or with faults.
 
     Args:
         seed: of the weights and of the order of the images.

@@ -4,6 +4,8 @@ Everything is float64: unstable runs are the point of some experiments, and stab
 to the printed digit on any machine.
 """
 
+import itertools
+
 import numpy as np
 
 from bnlib._extras import needed
@@ -24,6 +26,7 @@ __all__ = [
     "accuracy",
     "batches",
     "convolutional",
+    "dense",
     "recalibrate",
     "softmax_cross_entropy",
     "squared_error",
@@ -266,6 +269,42 @@ class Network:
     def norms(self):
         """The batch norm layers, in order."""
         return [layer for layer in self.layers if isinstance(layer, BatchNorm)]
+
+
+def dense(
+    sizes, activation="relu", *, seed=0, norm=None, place="before", deviation=None
+):
+    """Make a network of dense layers, with or without a norm at each hidden layer.
+
+    Args:
+        sizes: of the input, of each hidden layer and of the output, as in `[64, 100, 100, 10]`.
+        activation: behind each hidden layer, a name that `Activation` knows.
+        seed: of the weights, which do not depend on `norm`.
+        norm: called with the number of channels for each layer of norm; None for a network without.
+        place: "before" or "after" the activation. The dense layer has no bias where a norm follows
+            at once.
+        deviation: of the weights: a number; None for He's sqrt(2 / D) with relu, and for
+            sqrt(1 / D) with another activation, D inputs. The last layer has sqrt(1 / D), unless
+            it is a number.
+
+    Returns:
+        The `Network`; it takes `(N, sizes[0])` and gives `(N, sizes[-1])`.
+
+    Raises:
+        ValueError: for another place.
+    """
+    if place not in ("before", "after"):
+        raise ValueError(f"place must be 'before' or 'after'; got {place!r}.")
+    rng, layers = np.random.default_rng(seed), []
+    gain = 2 if activation == "relu" else 1
+    for inputs, units in itertools.pairwise(sizes[:-1]):
+        scale = (gain / inputs) ** 0.5 if deviation is None else deviation
+        bias = None if norm and place == "before" else 0.0
+        layers.append(Dense(inputs, units, rng, deviation=scale, bias=bias))
+        both = [norm(units)] if norm else []
+        both.insert(len(both) if place == "before" else 0, Activation(activation))
+        layers += both
+    return Network([*layers, Dense(*sizes[-2:], rng, deviation=deviation)])
 
 
 def convolutional(seed=0, norm=BatchNorm):

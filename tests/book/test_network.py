@@ -13,6 +13,7 @@ from bnlib.book.network import (
     Network,
     accuracy,
     convolutional,
+    dense,
     recalibrate,
     softmax_cross_entropy,
     squared_error,
@@ -185,6 +186,47 @@ def test_convolution_is_the_sum_over_the_kernel(stride):
             if 0 <= row < 5 and 0 <= column < 7:
                 total += x[n, row, column, d] * kernel[i, j, d, c]
         assert y[n, h, w, c] == pytest.approx(total, rel=1e-12)
+
+
+@pytest.mark.parametrize("place", ["before", "after"])
+@pytest.mark.parametrize("norm", [None, BatchNorm])
+def test_every_gradient_of_a_dense_network(norm, place):
+    rng = np.random.default_rng(3)
+    x, y = rng.normal(1, 2, (11, 5)), rng.integers(0, 3, 11)
+    network = dense([5, 7, 13, 3], "tanh", seed=3, norm=norm, place=place)
+    loss = lambda out: softmax_cross_entropy(out, y)  # noqa: E731
+    assert_gradients(network, x, loss, rng, rel=2e-5, abs=1e-8)
+
+
+def test_a_dense_network_has_its_norms_in_place():
+    def kinds(**options):
+        return [type(layer).__name__ for layer in dense([5, 7, 3], **options).layers]
+
+    assert kinds() == ["Dense", "Activation", "Dense"]
+    assert kinds(norm=BatchNorm) == ["Dense", "BatchNorm", "Activation", "Dense"]
+    assert kinds(norm=BatchNorm, place="after")[1:3] == ["Activation", "BatchNorm"]
+    before, after = (
+        dense([5, 7, 3], norm=BatchNorm, place=place, seed=5).layers[0].parameters
+        for place in ("before", "after")
+    )
+    assert "bias" not in before
+    assert "bias" in after
+    np.testing.assert_array_equal(before["kernel"], after["kernel"])
+    with pytest.raises(ValueError, match="place must be"):
+        dense([5, 7, 3], place="within")
+
+
+def test_weights_have_the_deviation_that_was_asked_for():
+    def deviations(**options):
+        layers = dense([400, 300, 10], **options).layers
+        return [
+            layers[0].parameters["kernel"].std(),
+            layers[-1].parameters["kernel"].std(),
+        ]
+
+    assert deviations() == pytest.approx([(2 / 400) ** 0.5, (1 / 300) ** 0.5], rel=0.05)
+    assert deviations(activation="tanh")[0] == pytest.approx(0.05, rel=0.05)
+    assert deviations(deviation=0.3) == pytest.approx([0.3, 0.3], rel=0.05)
 
 
 def test_convolutional_networks_learn_the_digits():

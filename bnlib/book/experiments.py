@@ -1,0 +1,177 @@
+"""Experiments of Part III: one run under named settings and several seeds, kept as tidy records.
+
+A short sweep runs in a notebook. A long one is run by a script of `benchmarks/`, which stores its
+records with `keep`, and the notebook reads them. What is stored names the code that made it by a
+fingerprint, and a test compares: a stored result is never older than its code.
+"""
+
+import ast
+import datetime
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bnlib._extras import needed
+from bnlib.book.timing import surroundings
+
+with needed("bnlib.book.experiments", "notebook"):
+    from rich.progress import track
+
+__all__ = ["by_setting", "fingerprint", "keep", "sweep"]
+
+Record = dict[str, Any]
+
+WING = Path(__file__).resolve().parent
+UNCOUNTED = {
+    WING / f"{name}.py"
+    for name in ("experiments", "figures", "notebook", "style", "timing")
+}
+
+
+def sweep(
+    run: Callable[..., Mapping[str, Any]],
+    settings: Mapping[str, Mapping[str, Any]],
+    seeds: Iterable[int],
+    *,
+    progress: bool = False,
+) -> list[Record]:
+    """Run an experiment under each setting with each seed.
+
+    All settings see the same seeds, so that they can be compared pair by pair.
+
+    Args:
+        run: called as `run(seed=seed, **setting)`; returns what it measured, by name.
+        settings: the arguments of `run`, by a name for each setting.
+        seeds: integers.
+        progress: whether to show a progress bar; never in a stored output.
+
+    Returns:
+        One record for each run: `setting`, `seed`, and what was measured.
+
+    Raises:
+        ValueError: if `run` measures something called `setting` or `seed`, or nothing is to be run.
+
+    >>> sweep(lambda seed, by: {"product": seed * by}, {"twice": {"by": 2}}, seeds=[1, 2])
+    [{'setting': 'twice', 'seed': 1, 'product': 2}, {'setting': 'twice', 'seed': 2, 'product': 4}]
+    """
+    runs = [(name, seed) for seed in seeds for name in settings]
+    if not runs:
+        raise ValueError(
+            "settings and seeds must hold at least one each; one of them is empty."
+        )
+    records = []
+    for name, seed in track(runs, "runs", disable=not progress):
+        measured = dict(run(seed=seed, **settings[name]))
+        if taken := {"setting", "seed"} & measured.keys():
+            raise ValueError(
+                f"run must not measure {sorted(taken)}: the records have these already. "
+                "Give it another name."
+            )
+        records.append({"setting": name, "seed": seed, **measured})
+    order = list(settings)
+    return sorted(records, key=lambda record: order.index(record["setting"]))
+
+
+def by_setting(records: Iterable[Record], measure: str) -> dict[str, np.ndarray]:
+    """Gather one measure: an array for each setting, with one entry for each seed.
+
+    The seeds stand in the same order everywhere, so `found["a"] - found["b"]` is a difference pair
+    by pair.
+
+    Args:
+        records: of `sweep`.
+        measure: the name of what was measured.
+
+    Returns:
+        The arrays by setting, of shape `(seeds, ...)`.
+
+    Raises:
+        ValueError: if the settings do not have the same seeds.
+
+    >>> by_setting([{"setting": "a", "seed": 0, "loss": 0.5}], "loss")
+    {'a': array([0.5])}
+    """
+    found: dict[str, dict[int, Any]] = {}
+    for record in records:
+        found.setdefault(record["setting"], {})[record["seed"]] = record[measure]
+    seeds = {name: sorted(values) for name, values in found.items()}
+    if len(set(map(tuple, seeds.values()))) > 1:
+        raise ValueError(f"all settings must have the same seeds; got {seeds}.")
+    return {
+        name: np.array([values[seed] for seed in seeds[name]])
+        for name, values in found.items()
+    }
+
+
+def keep(path: str | Path, script: str | Path, **found: Any) -> None:
+    """Store what a script found, with where, when and by which code.
+
+    Args:
+        path: the JSON file, written over.
+        script: the script, whose fingerprint is stored: its `__file__`.
+        **found: what was found, as lists, dicts, texts and numbers; NumPy's too.
+    """
+    about = {
+        "surroundings": surroundings(),
+        "date": datetime.date.today().isoformat(),
+        "fingerprint": fingerprint(script),
+    }
+    text = json.dumps(about | found, default=lambda value: value.tolist())
+    Path(path).write_text(text + "\n", encoding="utf-8")
+
+
+def fingerprint(script: str | Path) -> str:
+    """Digest the code of a script, and of all modules of the book's wing that it imports.
+
+    Comments, docstrings and the layout of lines do not count. Nor do this module and those that
+    take times and show things; nor the library outside the wing, whose results have tests of their
+    own.
+
+    Args:
+        script: a Python file. What it imports from beside itself counts too.
+
+    Returns:
+        16 hexadecimal digits.
+    """
+    digest, seen = hashlib.sha256(), set()
+    wanted = [Path(script)]
+    while wanted:
+        path = wanted.pop().resolve()
+        if path in seen or path in UNCOUNTED:
+            continue
+        seen.add(path)
+        wanted += _imported(ast.parse(path.read_text(encoding="utf-8")), path.parent)
+    for path in sorted(seen, key=lambda path: path.name):
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        digest.update(ast.dump(_without_docstrings(tree)).encode())
+    return digest.hexdigest()[:16]
+
+
+def _imported(tree, folder):
+    """List the files, of the wing or of the folder, that a module imports."""
+    found = []
+    for node in ast.walk(tree):
+        names = []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            names = [node.module, *(f"{node.module}.{a.name}" for a in node.names)]
+        for name in names:
+            inside = name.removeprefix("bnlib.book.")
+            place = WING if inside != name else folder
+            file = place.joinpath(*inside.split(".")).with_suffix(".py")
+            found += [file] if file.is_file() else []
+    return found
+
+
+def _without_docstrings(tree):
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef):
+            first = node.body[0] if node.body else None
+            if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant):
+                node.body = node.body[1:]
+    return tree

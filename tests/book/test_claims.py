@@ -1,0 +1,1 @@
+"""Each verdict is borne out by its numbers."""

@@ -1,0 +1,87 @@
+"""Sweeps give tidy records, and what is stored was made by the code that is here."""
+
+import json
+
+import numpy as np
+import pytest
+
+from bnlib.book.experiments import by_setting, fingerprint, keep, sweep
+from tests.facts import ROOT
+
+STORED = {
+    path.stem: json.loads(path.read_text())
+    for path in sorted((ROOT / "bnlib/book/stored").glob("*.json"))
+}
+
+
+def measure(seed, by):
+    return {"product": seed * by, "curve": [seed, by]}
+
+
+def test_each_setting_meets_each_seed():
+    records = sweep(measure, {"b": {"by": 3}, "a": {"by": 5}}, seeds=range(2))
+    assert [(r["setting"], r["seed"], r["product"]) for r in records] == [
+        ("b", 0, 0),
+        ("b", 1, 3),
+        ("a", 0, 0),
+        ("a", 1, 5),
+    ]
+
+
+def test_measures_are_gathered_pair_by_pair():
+    records = sweep(measure, {"b": {"by": 3}, "a": {"by": 5}}, seeds=[2, 1])
+    found = by_setting(records, "product")
+    np.testing.assert_array_equal(found["a"] - found["b"], [2, 4])
+    assert by_setting(records, "curve")["a"].shape == (2, 2)
+
+
+def test_settings_with_other_seeds_are_refused():
+    records = sweep(measure, {"a": {"by": 1}, "b": {"by": 2}}, seeds=range(2))[:-1]
+    with pytest.raises(ValueError, match="the same seeds"):
+        by_setting(records, "product")
+
+
+def test_nothing_to_run_is_refused():
+    with pytest.raises(ValueError, match="one of them is empty"):
+        sweep(measure, {}, seeds=range(3))
+
+
+def test_a_measure_must_not_hide_the_seed():
+    with pytest.raises(ValueError, match="another name"):
+        sweep(lambda seed: {"seed": 3}, {"a": {}}, seeds=[0])
+
+
+@pytest.mark.parametrize(
+    ("code", "same"),
+    [
+        ('"""Other words."""\n\nfrom beside import y\n\nx = 1  # remark\n', True),
+        ("from beside import y\nx = 2\n", False),
+    ],
+)
+def test_a_fingerprint_is_that_of_the_code(tmp_path, code, same):
+    script, beside = tmp_path / "script.py", tmp_path / "beside.py"
+    beside.write_text("y = 1\n")
+    script.write_text('"""Words."""\nfrom beside import y\nx = 1\n')
+    before = fingerprint(script)
+    script.write_text(code)
+    assert (fingerprint(script) == before) == same
+    script.write_text("from beside import y\nx = 1\n")
+    beside.write_text("y = 2\n")
+    assert fingerprint(script) != before
+
+
+def test_what_is_kept_says_when_and_by_which_code(tmp_path):
+    keep(tmp_path / "found.json", __file__, shares=np.array([0.5, 1]))
+    found = json.loads((tmp_path / "found.json").read_text())
+    assert found["fingerprint"] == fingerprint(__file__)
+    assert found["shares"] == [0.5, 1]
+    assert {"surroundings", "date"} <= found.keys()
+
+
+@pytest.mark.parametrize("name", [n for n in STORED if "fingerprint" in STORED[n]])
+def test_no_stored_result_is_older_than_its_code(name):
+    script = ROOT / f"benchmarks/{name}.py"
+    assert STORED[name]["fingerprint"] == fingerprint(script), (
+        f"the code that made {name}.json has changed: run "
+        f"python benchmarks/{name}.py --json bnlib/book/stored/{name}.json"
+    )

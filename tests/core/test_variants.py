@@ -1,0 +1,1 @@
+"""Other norms against loops and peers."""
