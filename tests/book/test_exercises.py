@@ -1,6 +1,7 @@
 """Each checker accepts a right answer, and tells each likely wrong one apart."""
 
 import copy
+import math
 from collections import Counter
 
 import numpy as np
@@ -18,6 +19,7 @@ from bnlib import (
 from bnlib.book.exercises import axes as on_axes
 from bnlib.book.exercises import conventions as on_conventions
 from bnlib.book.exercises import doctor as on_doctor
+from bnlib.book.exercises import experiments as on_experiments
 from bnlib.book.exercises import gradient as on_gradient
 from bnlib.book.exercises import keras as on_keras
 from bnlib.book.exercises import layer as on_layer
@@ -677,6 +679,32 @@ ANSWERS = [
         "E: compare",
     ),
     (on_layer.diagnose, ["statistics", "bad luck"], "five words"),
+    # experiments
+    (on_experiments.sign_test, lambda d: _signs(d), "Correct. With five"),
+    (on_experiments.sign_test, lambda d: None, "returns nothing"),
+    (on_experiments.sign_test, lambda d: _signs(d, ends=1), "one end only"),
+    (on_experiments.sign_test, lambda d: np.mean(d > 0), "Five wins of five"),
+    (on_experiments.sign_test, lambda d: _signs(d, more=False), "seven and eight"),
+    (
+        on_experiments.sign_test,
+        lambda d: _signs(d, odd=0.01),
+        "Six wins of eight should",
+    ),
+    (on_experiments.sign_test, lambda d: _signs(d, turned=False), "the larger count"),
+    (on_experiments.sign_test, lambda d: _signs(d, most=2), "the answer is 1"),
+    (on_experiments.sign_test, lambda d: _signs(d, ties=True), "Leave it out"),
+    (on_experiments.steps_to, lambda *a: _steps_to(*a), "Correct. A run"),
+    (on_experiments.steps_to, lambda *a: _steps_to(*a, never=0), "the fastest of all"),
+    (on_experiments.steps_to, lambda *a: _steps_to(*a, never=-10), "has no step"),
+    (on_experiments.steps_to, lambda a, t, e: _steps_to(a, t, 1), "the place"),
+    (on_experiments.steps_to, lambda a, t, e: 40, "first reached at step 20"),
+    (on_experiments.steps_to, lambda a, t, e: _steps_to(a, t, e) or None, "at step 0"),
+    (on_experiments.variance_shift, lambda p: _shift(p), "Correct. Half"),
+    (on_experiments.variance_shift, lambda p: None, "returns nothing"),
+    (on_experiments.variance_shift, lambda p: 1 / (1 - p), "the mean square"),
+    (on_experiments.variance_shift, lambda p: _shift(p) * (1 - p) ** 2, "enlarged"),
+    (on_experiments.variance_shift, lambda p: 1 / _shift(p), "the other way round"),
+    (on_experiments.variance_shift, lambda p: 1 + p, "draw a million"),
     # network
     (on_network.saturated, 2.3 / 1.96 / np.sqrt(30), "Correct. About one"),
     (on_network.saturated, 1, "67 % of the values"),
@@ -1182,6 +1210,24 @@ def _fold_then_add(kernel, bias, *batch_norm, epsilon=0.1):
     return kernel, shift + bias
 
 
+def _signs(differences, ends=2, more=True, odd=0.0, turned=True, most=1, ties=False):
+    kept = differences if ties else differences[differences != 0]
+    n, wins = len(kept), int(np.sum(kept > 0))
+    wins = max(wins, n - wins) if turned else wins
+    counts = range(wins, n + 1) if more else [wins]
+    share = ends * sum(math.comb(n, k) for k in counts) / 2**n
+    return min(share, most) + (odd if n == 8 else 0)
+
+
+def _steps_to(accuracies, target, every, never=None):
+    hits = [k for k, each in enumerate(accuracies) if each >= target]
+    return hits[0] * every if hits else never
+
+
+def _shift(p):
+    return (0.5 / (1 - p) - 0.5 / np.pi) / (0.5 - 0.5 / np.pi)
+
+
 @pytest.mark.parametrize(("check", "answer", "feedback"), ANSWERS)
 def test_feedback(check, answer, feedback, capsys):
     assert check(answer) is None
@@ -1207,6 +1253,7 @@ def test_every_checker_has_a_right_and_a_wrong_answer_here():
         on_axes,
         on_conventions,
         on_doctor,
+        on_experiments,
         on_gradient,
         on_keras,
         on_layer,
