@@ -65,7 +65,8 @@ def of_keras(rounds):
         calls[f"step {norm}"] = keras_step(model, x, y)
         calls[f"prediction {norm}"] = keras_prediction(model, x_test)
         if norm:
-            calls["prediction folded"] = keras_prediction(doctor.fold(model), x_test)
+            folded, _ = doctor.fold(model)
+            calls["prediction folded"] = keras_prediction(folded, x_test)
     return in_turn(calls, rounds, together=3)
 
 
