@@ -26,10 +26,42 @@ from bnlib.variants._axes import (
     layer_norm,
     layer_norm_backward,
 )
-from bnlib.variants._batch import ghost_batch_norm, ghost_batch_norm_backward
-from bnlib.variants._square import rms_norm, rms_norm_backward
+from bnlib.variants._batch import (
+    batch_renorm,
+    batch_renorm_backward,
+    ghost_batch_norm,
+    ghost_batch_norm_backward,
+)
+from bnlib.variants._square import (
+    filter_response_norm,
+    filter_response_norm_backward,
+    pixel_norm,
+    pixel_norm_backward,
+    rms_norm,
+    rms_norm_backward,
+)
+from bnlib.variants._tanh import (
+    dynamic_tanh,
+    dynamic_tanh_backward,
+)
+from bnlib.variants._weights import (
+    scaled_weight_standardization,
+    scaled_weight_standardization_backward,
+    spectral_norm,
+    spectral_norm_backward,
+    weight_norm,
+    weight_norm_backward,
+    weight_standardization,
+    weight_standardization_backward,
+)
 
 __all__ = [
+    "batch_renorm",
+    "batch_renorm_backward",
+    "dynamic_tanh",
+    "dynamic_tanh_backward",
+    "filter_response_norm",
+    "filter_response_norm_backward",
     "ghost_batch_norm",
     "ghost_batch_norm_backward",
     "group_norm",
@@ -38,6 +70,16 @@ __all__ = [
     "instance_norm_backward",
     "layer_norm",
     "layer_norm_backward",
+    "pixel_norm",
+    "pixel_norm_backward",
     "rms_norm",
     "rms_norm_backward",
+    "scaled_weight_standardization",
+    "scaled_weight_standardization_backward",
+    "spectral_norm",
+    "spectral_norm_backward",
+    "weight_norm",
+    "weight_norm_backward",
+    "weight_standardization",
+    "weight_standardization_backward",
 ]
