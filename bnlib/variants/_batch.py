@@ -33,7 +33,8 @@ def ghost_batch_norm(
 ) -> Array:
     """Cut a batch into ghosts of so many examples, and batch-normalise each apart.
 
-    What each replica does when batch norm is not synchronised, on one device.
+    What each replica does when batch norm is not synchronised, on one device. `virtual_batch_size`
+    of TensorFlow 1 and of `bnlib.keras` cuts otherwise: every (N / size)th example is in one ghost.
 
     Args:
         x: shape `(N, ..., C)`, the examples on axis 0.

@@ -328,8 +328,8 @@ def test_pytorch_spectral_norm(steps):
         layer.weight_orig.grad = None
 
 
-def test_weight_standardization_as_the_authors_write_it():
-    """BigTransfer's, in PyTorch: the biased variance, 1e-10 inside the root."""
+def test_weight_standardization_as_big_transfer_writes_it():
+    """In PyTorch: the biased variance, 1e-10 inside the root."""
     kernel, grad_y = normal((4, 3, 3, 3)), normal((4, 3, 3, 3), 1)
 
     def theirs(w):
