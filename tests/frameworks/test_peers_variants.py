@@ -202,8 +202,22 @@ def test_keras_spectral_normalization(steps):
         agree(u, value_of(layer.vector_u)[0])
 
 
+def test_no_gradient_goes_through_the_division_of_keras():
+    """What it trains is the kernel already divided: a projection after each step."""
+    dense = keras.layers.Dense(4, use_bias=False, dtype="float64")
+    layer = keras.layers.SpectralNormalization(dense, dtype="float64")
+    x, kernel, u, grad_y = normal((5, 3)), normal((3, 4)), normal(4, 1), normal((5, 4))
+    layer.build(x.shape)
+    layer.kernel.assign(kernel)
+    layer.vector_u.assign(u[np.newaxis])
+    _, (_, grad) = keras_grads(layer, x, grad_y)
+    agree(grad, x.T @ grad_y)
+    ours = variants.spectral_norm_backward(x.T @ grad_y, kernel, u)
+    assert np.abs(ours - grad).max() > 1
+
+
 def test_the_gradient_of_spectral_norm_by_tensorflow():
-    """Keras's gives that of a kernel already divided; here it goes through the division."""
+    """Through the division, with u and v held constant."""
     kernel, grad_y, u = normal((3, 3, 3, 4)), normal((3, 3, 3, 4), 1), normal(4, 2)
     variable = tf.Variable(kernel)
     with tf.GradientTape() as tape:
