@@ -458,13 +458,24 @@ def test_onnx_node_case(case):
 
 
 def test_flax():
-    linen = pytest.importorskip("flax.linen")
-    x, _, gamma, beta = data((4, 5, 6), (6,), "float32")
-    params = {"params": {"scale": gamma, "bias": beta}}
-    for layer, ours in (
-        (linen.LayerNorm(), variants.layer_norm(x, gamma, beta, epsilon=1e-6)),
-        (linen.GroupNorm(2), variants.group_norm(x, 2, gamma, beta, epsilon=1e-6)),
+    jax, linen = (pytest.importorskip(name) for name in ("jax", "flax.linen"))
+    x, grad_y, gamma, beta = data((4, 5, 6), (6,), "float32")
+    for layer, norm, *groups in (
+        (linen.LayerNorm(), "layer_norm"),
+        (linen.InstanceNorm(), "instance_norm"),
+        (linen.GroupNorm(2), "group_norm", 2),
+        (linen.RMSNorm(), "rms_norm"),
     ):
-        agree(ours, layer.apply(params, x), "float32")
-    rms = linen.RMSNorm().apply({"params": {"scale": gamma}}, x)
-    agree(variants.rms_norm(x, gamma), rms, "float32")
+        vectors = [gamma] if norm == "rms_norm" else [gamma, beta]
+        weights = dict(zip(("scale", "bias"), vectors, strict=False))
+
+        def loss(x, weights, layer=layer):
+            return (layer.apply({"params": weights}, x) * grad_y).sum()
+
+        y = layer.apply({"params": weights}, x)
+        ours = getattr(variants, norm)(x, *groups, *vectors, epsilon=1e-6)
+        agree(ours, y, "float32")
+        grad_x, grads = jax.grad(loss, argnums=(0, 1))(x, weights)
+        backward = getattr(variants, f"{norm}_backward")
+        got = backward(grad_y, x, *groups, gamma, epsilon=1e-6)
+        all_agree(got, [grad_x, *(grads[name] for name in weights)], "float32")
