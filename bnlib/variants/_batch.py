@@ -117,7 +117,8 @@ def batch_renorm(
 ) -> tuple[Array, Moments]:
     """Normalise by the batch, then go over to the statistics of the population, within limits.
 
-        r = clip(sigma / moving_sigma, rmin, rmax)            sigma = sqrt(variance + epsilon)
+        sigma = sqrt(variance + epsilon), and moving_sigma likewise
+        r = clip(sigma / moving_sigma, rmin, rmax)
         d = clip((mean - moving_mean) / moving_sigma, -dmax, dmax)
         y = gamma * ((x - mean) / sigma * r + d) + beta
 
