@@ -695,7 +695,8 @@ ANSWERS = [
     (on_experiments.sign_test, lambda d: _signs(d, ties=True), "Leave it out"),
     (on_experiments.steps_to, lambda *a: _steps_to(*a), "Correct. A run"),
     (on_experiments.steps_to, lambda *a: _steps_to(*a, never=0), "the fastest of all"),
-    (on_experiments.steps_to, lambda *a: _steps_to(*a, never=-10), "has no step"),
+    (on_experiments.steps_to, lambda *a: _steps_to(*a, never=np.inf), "Correct. A run"),
+    (on_experiments.steps_to, lambda *a: _steps_to(*a, never=-10), "needs np.inf"),
     (on_experiments.steps_to, lambda a, t, e: _steps_to(a, t, 1), "the place"),
     (on_experiments.steps_to, lambda a, t, e: 40, "first reached at step 20"),
     (on_experiments.steps_to, lambda a, t, e: _steps_to(a, t, e) or None, "at step 0"),
@@ -704,6 +705,12 @@ ANSWERS = [
     (on_experiments.variance_shift, lambda p: 1 / (1 - p), "the mean square"),
     (on_experiments.variance_shift, lambda p: _shift(p) * (1 - p) ** 2, "enlarged"),
     (on_experiments.variance_shift, lambda p: 1 / _shift(p), "the other way round"),
+    (
+        on_experiments.variance_shift,
+        lambda p: _shift(p, mean=1 - p),
+        "The mean is the same",
+    ),
+    (on_experiments.variance_shift, lambda p: (1 - p) ** -2, "drops none"),
     (on_experiments.variance_shift, lambda p: 1 + p, "draw a million"),
     # network
     (on_network.saturated, 2.3 / 1.96 / np.sqrt(30), "Correct. About one"),
@@ -1224,8 +1231,8 @@ def _steps_to(accuracies, target, every, never=None):
     return hits[0] * every if hits else never
 
 
-def _shift(p):
-    return (0.5 / (1 - p) - 0.5 / np.pi) / (0.5 - 0.5 / np.pi)
+def _shift(p, mean=1):
+    return (0.5 / (1 - p) - 0.5 / np.pi / mean**2) / (0.5 - 0.5 / np.pi)
 
 
 @pytest.mark.parametrize(("check", "answer", "feedback"), ANSWERS)

@@ -41,12 +41,12 @@ def sign_test(answer):
         raise NotYet(
             "A difference of 0 is neither a win nor a loss. Leave it out, and count three."
         )
-    return "With five seeds nothing gets below 0.062, and with six below 0.031."
+    return "With five seeds nothing gets below 0.062: six that all agree are the least for 0.05."
 
 
 @checker
 def steps_to(answer):
-    """Check `answer(accuracies, target, every)`: the first step at the target, or None."""
+    """Check `answer(accuracies, target, every)`: the first step at the target; infinite if none."""
     rising = [0.1, 0.5, 0.92, 0.88, 0.95]
     if answer(rising, 0.9, 10) == 2:
         raise NotYet("That is the place in the list. One place is `every` steps.")
@@ -59,10 +59,12 @@ def steps_to(answer):
     never = answer([0.1, 0.2, 0.1], 0.9, 10)
     if never == 0 and never is not None:
         raise NotYet(
-            "A run that never reached 0.9 counts as the fastest of all. Give it None."
+            "A run that never reached 0.9 counts as the fastest of all. Give it np.inf."
         )
-    if never is not None:
-        raise NotYet(f"A run that never got there has no step; got {never!r}.")
+    if never is not None and never != np.inf:
+        raise NotYet(
+            f"A run that never got there needs np.inf, or None; got {never!r}."
+        )
     return "A run that never arrives is told apart from one that starts there."
 
 
@@ -83,6 +85,15 @@ def variance_shift(answer):
         raise NotYet("The values that are left are enlarged, by 1 / (1 - p).")
     if close(mine, variance / (0.5 / (1 - shares) - 0.5 / pi)):
         raise NotYet("That is inference to training: the other way round.")
+    kept = 1 - shares
+    if close(mine, (0.5 / kept - 0.5 / pi / kept**2) / variance):
+        raise NotYet(
+            "The mean is the same in training: a share 1 - p is kept, and enlarged by 1 / (1 - p)."
+        )
+    if close(mine, 1 / kept**2):
+        raise NotYet(
+            "That enlarges every value by 1 / (1 - p), and drops none of them."
+        )
     if not close(mine, (0.5 / (1 - shares) - 0.5 / pi) / variance):
         raise NotYet(
             f"For p = 0.5 your ratio is {mine[3]:.3g}; draw a million values and look."
