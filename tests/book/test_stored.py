@@ -25,18 +25,20 @@ def test_runs_of_chapter_1_come_again(activation, norm, depth):
     assert [way[-1] for way in ways] == pytest.approx(kept, abs=0.02)
 
 
-CALM_OF_13 = [  # part, setting, run
-    ("plateau", "plateau True", experiments.reach),
-    ("start", "True 0.25 0.1", experiments.start),
-    ("place", "relu before 0.1", experiments.place),
-    ("encoder", "all but the first 1", experiments.encoder),
+CALM_OF_13 = [  # file, part, setting, run
+    ("experiments", "plateau", "plateau True", experiments.reach),
+    ("experiments", "start", "True 0.25 0.1", experiments.start),
+    ("experiments", "place", "relu before 0.1", experiments.place),
+    ("experiments", "encoder", "all but the first 1", experiments.encoder),
+    ("fair", "plateau", "0.4 True 0.6", experiments.reach),
+    ("fair", "output", "classes True 64 0.2", experiments.output),
 ]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("part", "setting", "run"), CALM_OF_13)
-def test_runs_of_chapter_13_come_again(part, setting, run):
-    records = stored("experiments")[part]
+@pytest.mark.parametrize(("file", "part", "setting", "run"), CALM_OF_13)
+def test_runs_of_chapter_13_come_again(file, part, setting, run):
+    records = stored(file)[part]
     [kept] = [r for r in records if (r["setting"], r["seed"]) == (setting, 0)]
     wanted = run.__code__.co_varnames[1 : run.__code__.co_argcount]
     again = run(0, **{name: kept[name] for name in wanted if name in kept})
