@@ -40,7 +40,9 @@ def free_port():
 def build(slim, cure, device, target):
     """Build the network in a graph of its own; return a function that makes one step."""
     graph = tf.Graph()
-    apart = graph.container("".join(filter(str.isalpha, cure)))  # a server shares variables by name
+    apart = graph.container(
+        "".join(filter(str.isalpha, cure))
+    )  # a server shares variables by name
     with graph.as_default(), apart, v1.device(device):
         v1.set_random_seed(0)
         x = v1.placeholder(tf.float32, (None, UNITS))
