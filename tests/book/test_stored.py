@@ -23,11 +23,3 @@ def test_runs_of_chapter_1_come_again(activation, norm, depth):
     ways = [network.epochs(network.standardised(), **setting, seed=s) for s in (0, 7)]
     kept = [record["accuracies"][seed] for seed in (0, 7)]
     assert [way[-1] for way in ways] == pytest.approx(kept, abs=0.02)
-
-
-@pytest.mark.slow
-def test_what_two_processes_of_pytorch_share_comes_again():
-    pytest.importorskip("torch")
-    from benchmarks import torch_replicas
-
-    assert torch_replicas.replicas() == stored("torch_replicas")["ranks"]
