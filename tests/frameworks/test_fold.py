@@ -1,6 +1,7 @@
 """`fold`: every kind of layer against the model itself, what is left, evidence, files."""
 
 import os
+import re
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
@@ -82,6 +83,21 @@ def reason(model):
     left = report.at_least("info")
     assert [row.into for row in left] == [None]
     return left[0].why
+
+
+@pytest.mark.parametrize(
+    ("dtype", "depth", "most"), [("float64", 30, 1e-10), ("float32", 20, 1e-3)]
+)
+def test_a_deep_model_is_no_false_alarm(dtype, depth, most):
+    """Two examples hardly vary in some channels: divided by that, rounding grows with depth."""
+    keras.config.set_dtype_policy(dtype)
+    keras.utils.set_random_seed(0)
+    parts = [v for _ in range(depth) for v in (layers.Dense(8), Norm(), layers.ReLU())]
+    _, report = fold(keras.Sequential([keras.Input((4,)), *parts, layers.Dense(3)]))
+    apart = re.search(
+        r"So a copy .* those of the model by ([^ ]*)\.$", report.notes[-1]
+    )
+    assert float(apart[1]) < most
 
 
 # Every kind of layer. Kernels are square, so that a wrong axis is no error of shape.
