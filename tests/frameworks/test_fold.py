@@ -6,13 +6,12 @@ import re
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
 
-import subprocess
-import sys
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from building import run_without_bnlib
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from samples import friendly
@@ -732,8 +731,6 @@ def test_tolerances_fit_the_policy(policy, rtol):
 # Files
 
 ALONE = """
-import sys
-sys.modules["bnlib"] = None  # an import of it is an error
 import keras
 import numpy as np
 model = keras.models.load_model("folded.keras")
@@ -755,15 +752,7 @@ def test_a_file_for_those_who_have_no_bnlib(tmp_path):
     folded, x = small_net(), friendly((4, 8, 8, 3), np.float32)
     folded.save(tmp_path / "folded.keras")
     np.save(tmp_path / "x.npy", x)
-    run = subprocess.run(
-        [sys.executable, "-c", ALONE],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    assert run.returncode == 0, run.stderr
+    run_without_bnlib(ALONE, tmp_path)
     np.testing.assert_allclose(
         np.load(tmp_path / "y.npy"), folded(x), rtol=1e-5, atol=1e-6
     )
