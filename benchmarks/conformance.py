@@ -126,7 +126,7 @@ ALL = {
     "Flax NNX": (["flax", "jax"], None, lambda: adapters.FlaxNNX),
     "Haiku": (["dm-haiku", "jax"], None, lambda: adapters.Haiku),
     "Equinox": (["equinox", "jax"], None, lambda: adapters.Equinox),
-    "Equinox, mode batch": (
+    "Equinox in batch mode": (
         ["equinox", "jax"],
         None,
         lambda: partial(adapters.Equinox, mode="batch"),
@@ -209,7 +209,7 @@ WHY = [
     ),
     (
         ("moving_variance",),
-        ("Equinox, mode batch",),
+        ("Equinox in batch mode",),
         "The average starts at 1, and is divided by 1 - momentum^n as if it started at 0: the"
         " variance is too large by momentum^n / (1 - momentum^n).",
     ),
@@ -242,7 +242,7 @@ WHY = [
     ),
     (
         ("float16", "float16_range", "bfloat16"),
-        ("Equinox, mode batch", "tinygrad"),
+        ("Equinox in batch mode", "tinygrad"),
         "The parameters are float32, and y follows.",
     ),
     (

@@ -151,9 +151,9 @@ class Adapter:
             y of each. `state` is then that of any of them.
 
         Raises:
-            NotImplementedError: where replicas share no statistics.
+            NotImplementedError: where its adapter has no replicas.
         """
-        raise NotImplementedError("replicas share no statistics")
+        raise NotImplementedError("its adapter has no replicas")
 
     def state(self) -> tuple[Array, Array]:
         """Return copies of the moving statistics.
