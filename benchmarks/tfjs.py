@@ -1,7 +1,7 @@
 """Ask TensorFlow.js what its batch norm layer does; for the table of conventions.
 
-    npm install --prefix /tmp/tfjs @tensorflow/tfjs-{core,layers,backend-cpu}@4
-    python benchmarks/tfjs.py --modules /tmp/tfjs [--json bnlib/book/stored/tfjs.json]
+    npm install --prefix FOLDER @tensorflow/tfjs-{core,layers,backend-cpu}@4
+    python benchmarks/tfjs.py --modules FOLDER [--json bnlib/book/stored/tfjs.json]
 
 It needs Node. A few seconds.
 """
