@@ -998,7 +998,7 @@ ANSWERS = [
     (on_doctor.reports, {"a": 2, "b": 3, "c": 1}, "Correct. The memory"),
     (on_doctor.reports, {"a": 2}, "a dict such as"),
     (on_doctor.reports, {"a": 2, "b": 2, "c": 1}, "one of the three"),
-    (on_doctor.reports, {"a": 1, "b": 2, "c": 3}, "answers well as it is"),
+    (on_doctor.reports, {"a": 1, "b": 2, "c": 3}, "its owner can wait"),
     (on_doctor.reports, {"a": 3, "b": 2, "c": 1}, "change a call"),
     (on_doctor.rule, lambda case: _odd_epsilon(case), "Correct. It finds"),
     (on_doctor.rule, lambda case: [], "Nothing is found"),
@@ -1010,7 +1010,13 @@ ANSWERS = [
     (on_doctor.rule, lambda case: _odd_epsilon(case, "first"), "ask what most"),
     (on_doctor.rule, lambda case: None, "returns nothing"),
     (on_doctor.rule, lambda case: ["norm_1"], "Yield Fault"),
+    (on_doctor.rule, lambda case: _odd_epsilon(case, "median"), "The middle one"),
     (on_doctor.share, ("a", "b"), "two numbers"),
+    (on_doctor.share, (8.16, 919), "not in percent"),
+    (on_doctor.walks, 3, "Correct. Three"),
+    (on_doctor.walks, 1, "What was the second fed"),
+    (on_doctor.walks, 4, "nothing moves"),
+    (on_doctor.walks, 2, "Not that many"),
     (on_replicas.pool, lambda m, v, n: _pool(m, v, n), "Correct. The spread within"),
     (on_replicas.pool, lambda m, v, n: (m.mean(0), v.mean(0)), "count alike"),
     (on_replicas.pool, lambda m, v, n: (m.max(0), v.mean(0)), "weigh by the counts"),
@@ -1161,6 +1167,8 @@ def _odd_epsilon(case, kind=None):
     usual = 1e-5 if kind == "1e-3" else Counter(found.values()).most_common(1)[0][0]
     if kind == "first":
         usual = next(iter(found.values()))
+    if kind == "median":
+        usual = np.median(list(found.values()))
     differ = len(set(found.values())) > 1
     for path, epsilon in found.items():
         wrong = {
