@@ -16,6 +16,7 @@ from bnlib import (
     merge_moments,
 )
 from bnlib.book.exercises import axes as on_axes
+from bnlib.book.exercises import claims as on_claims
 from bnlib.book.exercises import conventions as on_conventions
 from bnlib.book.exercises import doctor as on_doctor
 from bnlib.book.exercises import gradient as on_gradient
@@ -953,6 +954,51 @@ ANSWERS = [
     (on_tf_ops.layer, _faulty(rank=4), "(N, C) raise an error"),
     (on_tf_ops.layer, _faulty(rows=True), "And on rows"),
     # keras
+    (
+        on_claims.flaws,
+        {"A": "tautology", "B": "control", "C": "seeds"},
+        "Correct. Each",
+    ),
+    (on_claims.flaws, 3, "Give a dict"),
+    (on_claims.flaws, {"A": "bad", "B": "control", "C": "seeds"}, "is none"),
+    (on_claims.flaws, {"A": "seeds", "B": "control", "C": "seeds"}, "otherwise"),
+    (on_claims.flaws, {"A": "tautology", "B": "seeds", "C": "seeds"}, "at 2.5"),
+    (on_claims.flaws, {"A": "tautology", "B": "control", "C": "control"}, "How often"),
+    (on_claims.refuted, lambda seed: _refute(seed), "Correct. The claim is refuted"),
+    (on_claims.refuted, lambda seed: 1, "Return a dict"),
+    (on_claims.refuted, lambda seed: _refute(0), "Three seeds measure the same"),
+    (on_claims.refuted, lambda seed: _refute(None), "Called twice"),
+    (on_claims.refuted, lambda seed: _refute(seed, scale=1e-9), "hardly differs"),
+    (on_claims.refuted, lambda seed: _refute(seed, update=True), "The control fails"),
+    (
+        on_claims.effective,
+        lambda r, c, n, t: r / np.sqrt(n**2 + 2 * (r * c) ** 2 * t),
+        "Correct. After",
+    ),
+    (on_claims.effective, lambda r, c, n, t: None, "returns nothing"),
+    (on_claims.effective, lambda r, c, n, t: r, "Before the first step"),
+    (
+        on_claims.effective,
+        lambda r, c, n, t: r / np.sqrt(n**2 + (r * c) ** 2 * t),
+        "factor of 2",
+    ),
+    (
+        on_claims.effective,
+        lambda r, c, n, t: r / (n + (r * c) ** 2 * t / n),
+        "gradient shrinks",
+    ),
+    (on_claims.effective, lambda r, c, n, t: r / n, "it is not right"),
+    (
+        on_claims.effective,
+        lambda r, c, n, t: np.sqrt(n**2 + 2 * (r * c) ** 2 * t) if t else r / n,
+        "That is the squared norm",
+    ),
+    (on_claims.chance, (9 / 256, 18 / 256), "Correct. Nine"),
+    (on_claims.chance, 3, "two numbers"),
+    (on_claims.chance, (1 / 256, 2 / 256), "Seven are enough"),
+    (on_claims.chance, (8 / 256, 18 / 256), "exactly seven"),
+    (on_claims.chance, (0.5, 1), "Count the rows"),
+    (on_claims.chance, (9 / 256, 9 / 256), "one head at most"),
     (on_doctor.share, (0.995**500, 919), "Correct. Eight"),
     (on_doctor.share, 0.08, "two numbers"),
     (on_doctor.share, (1 - 0.995**500, 919), "what was learned"),
@@ -1182,6 +1228,20 @@ def _fold_then_add(kernel, bias, *batch_norm, epsilon=0.1):
     return kernel, shift + bias
 
 
+def _refute(seed, *, scale=1.0, update=False):
+    rng, layer, found = np.random.default_rng(seed), BatchNorm(3), {}
+    one = rng.normal(2, 3, (1, 3))
+    rest = rng.normal(2, 3, (7, 3))
+    batches = [np.vstack([one, rest + scale * rng.normal(0, 3, (7, 3))]) for _ in "ab"]
+    a, b = (layer(batch, training=True, update=update)[0] for batch in batches)
+    found["training"] = np.abs(a - b).max()
+    a = layer(batches[0], training=False)[0]
+    if update:
+        layer(batches[1], training=True)
+    b = layer(batches[1], training=False)[0]
+    return found | {"inference": np.abs(a - b).max()}
+
+
 @pytest.mark.parametrize(("check", "answer", "feedback"), ANSWERS)
 def test_feedback(check, answer, feedback, capsys):
     assert check(answer) is None
@@ -1205,6 +1265,7 @@ def test_the_outputs_that_walk_compares_depend_on_every_layer():
 def test_every_checker_has_a_right_and_a_wrong_answer_here():
     for module in (
         on_axes,
+        on_claims,
         on_conventions,
         on_doctor,
         on_gradient,

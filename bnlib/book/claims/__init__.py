@@ -7,7 +7,8 @@ each family, the experiments. `weigh` makes a verdict of records by one rule.
 'Batch norm needs 14 times fewer steps.'
 """
 
+from bnlib.book.claims._experiments import EXPERIMENTS
 from bnlib.book.claims._ledger import LEDGER
 from bnlib.book.claims._weighing import Claim, Weighed, verdict, weigh
 
-__all__ = ["LEDGER", "Claim", "Weighed", "verdict", "weigh"]
+__all__ = ["EXPERIMENTS", "LEDGER", "Claim", "Weighed", "verdict", "weigh"]

@@ -111,11 +111,11 @@ CLAIMS = [
                 of("steps", "only the variance") <= 1.25 * of("steps", "batch norm")
             ),
             "noise put back makes it slow": lambda of: (
-                of("steps", "batch norm, then noise") >= 0.8 * of("steps", "none")
+                of("steps", "batch norm, then noise") >= 0.9 * of("steps", "none")
             ),
         },
         stated=FAILS,
-        conditions="It takes both halves, and noise put back costs few steps.",
+        conditions="It takes both halves, and noise put back costs little.",
     ),
     Claim(
         key="fourteen",
@@ -133,7 +133,8 @@ CLAIMS = [
             )
         },
         stated=PARTLY,
-        conditions="More than 14 times where training begins on a plateau; 2 to 5 times elsewhere.",
+        conditions="More than 14 times where training begins on a plateau; 1.5 to 8 times"
+        " elsewhere.",
     ),
     Claim(
         key="rates",
@@ -344,7 +345,7 @@ CLAIMS = [
             ),
         },
         stated=UNTOLD,
-        conditions="",
+        conditions="Of networks that learn 200 digits, those with batch norm score no higher.",
     ),
     Claim(
         key="dropout",
@@ -363,7 +364,8 @@ CLAIMS = [
             ),
         },
         stated=PARTLY,
-        conditions="",
+        conditions="The moving variance is 1.7 to 1.8 times too large; on the digits it costs"
+        " nothing.",
     ),
     Claim(
         key="instead",
@@ -379,7 +381,7 @@ CLAIMS = [
             ),
         },
         stated=UNTOLD,
-        conditions="",
+        conditions="Dropout adds a point in two seeds of eight.",
     ),
     Claim(
         key="noise",
@@ -396,8 +398,9 @@ CLAIMS = [
             )
             for n in (2, 4, 8, 16)
         },
-        stated=PARTLY,
-        conditions="",
+        stated=UNTOLD,
+        conditions="Parts of 8 or 16 gain half a point on average, not in enough seeds; parts of"
+        " 2 harm.",
     ),
     Claim(
         key="inputs",
@@ -485,7 +488,8 @@ CLAIMS = [
             ),
         },
         stated=PARTLY,
-        conditions="",
+        conditions="With two examples and one value of each; with images, where each example brings"
+        " many, it cannot be told.",
     ),
     Claim(
         key="group",
@@ -507,7 +511,8 @@ CLAIMS = [
             ),
         },
         stated=PARTLY,
-        conditions="",
+        conditions="It is far ahead of batch norm at 2, and behind it at 64. At 2, no norm at all is"
+        " ahead of both.",
     ),
     Claim(
         key="adversary",
@@ -538,8 +543,8 @@ CLAIMS = [
             for kind in ("dense", "images")
             for k, push in enumerate(PUSHES[:2])
         },
-        stated=UNTOLD,
-        conditions="",
+        stated=PARTLY,
+        conditions="In the convolutional network, at moves of 0.2; not in the dense one.",
     ),
     Claim(
         key="target",
@@ -556,7 +561,8 @@ CLAIMS = [
             "nothing changed, only two of the digits": helps("same, only 0 and 1"),
         },
         stated=PARTLY,
-        conditions="",
+        conditions="Where contrast or noise changed. Not where signs turned; where classes are more"
+        " frequent than they were, it harms.",
     ),
 ]
 
