@@ -260,7 +260,7 @@ CLAIMS = [
             ),
         },
         stated=PARTLY,
-        conditions="Twenty layers learn. Fifty of ReLU do not in 120 steps, for want of skips.",
+        conditions="Twenty layers learn. Fifty of ReLU, without skips, do not in 120 steps.",
     ),
     Claim(
         key="explode",
@@ -511,7 +511,7 @@ CLAIMS = [
             ),
         },
         stated=PARTLY,
-        conditions="It is far ahead of batch norm at 2, and behind it at 64. At 2, no norm at all is"
+        conditions="It is far ahead of batch norm at 2, and behind it at 64. At 2, no norm is"
         " ahead of both.",
     ),
     Claim(
