@@ -87,7 +87,7 @@ class Weighed:
 
     @property
     def possible(self) -> set[str]:
-        """The verdicts that more seeds could bring: where these disagree, either outcome."""
+        """The verdicts that more seeds could bring, where these disagree."""
         ends = [
             [share] if outcome(share) is not None else [0, 0.5, 1]
             for share in [*self.shares.values(), *self.controls.values()]
