@@ -534,7 +534,7 @@ CLAIMS = [
             for kind in ("dense", "images")
         },
         predicts={
-            f"{kind}, pushes of {push}": (
+            f"{kind}, moves of {push}": (
                 lambda of, kind=kind, k=k: (
                     of("pushed", f"{kind}, batch norm")[:, k]
                     < of("pushed", f"{kind}, none")[:, k] - 0.02
