@@ -17,9 +17,8 @@ PARTLY = "holds under conditions"
 FAILS = "fails"
 UNTOLD = "cannot be told here"
 
-NEARLY_ALL = (
-    7 / 8
-)  # the share of the seeds that makes a prediction true; its rest makes it false
+# the share of the seeds that makes a prediction true; its rest makes it false
+NEARLY_ALL = 7 / 8
 
 Predicate = Callable[[Callable[[str, str], np.ndarray]], np.ndarray]
 
