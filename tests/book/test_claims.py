@@ -136,7 +136,9 @@ def test_all_seeds_run_again_bear_out_the_verdicts(name):
     found = sweep(experiment.run, experiment.settings, seeds=range(KEPT["seeds"]))
     for claim in LEDGER.values():
         if claim.experiment == name:
-            assert weigh(claim, found).verdict == claim.stated
+            assert contradictions(claim, found) == []
+            if claim.stated != UNTOLD:  # another processor may turn one seed of them
+                assert weigh(claim, found).verdict == claim.stated
 
 
 def test_the_ledger_is_whole():
