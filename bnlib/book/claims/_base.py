@@ -16,13 +16,51 @@ from bnlib.book.network import accuracy, recalibrate, softmax_cross_entropy, tra
 class Experiment:
     """A seeded run, and the settings to run it under.
 
+    Where there is a grid, each setting has the best `rate` of it: the one of the highest mean `aim`
+    over `TUNING_SEEDS`, which the experiment itself does not use; of two equal, the smaller.
+
     Attributes:
         run: called as `run(seed=seed, **setting)`; returns what it measured, by name.
         settings: the arguments of `run`, by a name for each setting.
+        grid: learning rates that were tried for each setting; empty where all have one rate.
+        aim: of a record, what a good rate makes high.
+        untuned: settings whose rate is given.
     """
 
     run: Callable[..., Mapping[str, Any]]
     settings: Mapping[str, Mapping[str, Any]]
+    grid: tuple[float, ...] = ()
+    aim: Callable[[Mapping[str, Any]], float] = lambda record: record["accuracy"]
+    untuned: tuple[str, ...] = ()
+
+    def tune(self) -> dict[str, dict[str, float]]:
+        """Return the mean aim of each setting at each rate of the grid."""
+        return {
+            name: {
+                str(rate): float(
+                    np.mean(
+                        [
+                            self.aim(self.run(seed=seed, **{**setting, "rate": rate}))
+                            for seed in TUNING_SEEDS
+                        ]
+                    )
+                )
+                for rate in self.grid
+            }
+            for name, setting in self.settings.items()
+            if self.grid and name not in self.untuned
+        }
+
+
+TUNING_SEEDS = 100, 101
+
+
+def best_rates(tuning: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
+    """Return for each setting the rate of the highest mean; of two equal, the smaller."""
+    return {
+        name: float(max(means, key=lambda rate: (round(means[rate], 9), -float(rate))))
+        for name, means in tuning.items()
+    }
 
 
 @functools.cache
@@ -40,14 +78,13 @@ def batch_norm(channels, momentum=0.9):
 
 
 class Norm:
-    """Standardise over other axes, or by halves, or with noise put on top.
+    """Standardise by halves, or in parts of a batch, or with noise put on top.
 
     Args:
         channels: C.
         centre: whether the mean is subtracted.
         divide: whether the deviation, or without `centre` the root mean square, divides.
         ghost: how many examples share statistics; None for all.
-        groups: how many groups of channels; each example then has its own statistics.
         noise: in training each channel is multiplied by exp(noise / 2 * z) and moved by noise * z',
             with new Gaussian z and z' at every call.
         rng: for the noise.
@@ -61,23 +98,19 @@ class Norm:
         centre=True,
         divide=True,
         ghost=None,
-        groups=None,
         noise=0.0,
         rng=None,
         epsilon=1e-3,
     ):
         self.centre, self.divide, self.epsilon = centre, divide, epsilon
-        self.ghost, self.groups, self.noise, self.rng = ghost, groups, noise, rng
+        self.ghost, self.noise, self.rng = ghost, noise, rng
         self.parameters = {"gamma": np.ones(channels), "beta": np.zeros(channels)}
         self.gradients = {}
         self.moving_mean, self.moving_variance = np.zeros(channels), np.ones(channels)
 
     def __call__(self, x, *, training):
         """Normalise `(N, ..., C)`; in inference by the moving statistics, which nothing moves."""
-        if self.groups or training:
-            self.x_hat = self._by_batch(x)
-        else:
-            self.x_hat = self._by_memory(x)
+        self.x_hat = self._by_batch(x) if training else self._by_memory(x)
         self.scale = np.ones(x.shape[-1])
         y = self.x_hat * self.parameters["gamma"] + self.parameters["beta"]
         if training and self.noise:
@@ -119,9 +152,6 @@ class Norm:
 
     def _cut(self, x):
         """Return the array in its parts, and the axes over which each part is averaged."""
-        if self.groups:
-            parts = x.reshape(*x.shape[:-1], self.groups, -1)
-            return parts, (*range(1, x.ndim - 1), x.ndim)
         if self.ghost:
             parts = x.reshape(-1, self.ghost, *x.shape[1:])
             return parts, tuple(range(1, x.ndim))

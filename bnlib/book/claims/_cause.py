@@ -15,7 +15,7 @@ from bnlib.book.data import digits
 from bnlib.book.network import Activation, dense, softmax_cross_entropy
 
 
-def shifted(seed, norm, noise=0.0):
+def shifted(seed, norm, rate, noise=0.0):
     """Train eight ReLU layers; measure accuracy, and how far the last sums' means move."""
     rng = np.random.default_rng(1000 + seed)
 
@@ -35,7 +35,7 @@ def shifted(seed, norm, noise=0.0):
                 x = layer(x, training=True)
             seen.append(x.mean(axis=0))
 
-    learn(network, seed=seed, rate=0.3, steps=210, after=look)
+    learn(network, seed=seed, rate=rate, steps=210, after=look)
     pairs = zip(seen[::2], seen[1::2], strict=True)
     moved = np.mean([np.abs(b - a).mean() for a, b in pairs])
     return {"accuracy": score(network), "moved": float(moved)}
@@ -44,10 +44,15 @@ def shifted(seed, norm, noise=0.0):
 SHIFTED = Experiment(
     shifted,
     {
-        "none": {"norm": False},
-        "batch norm": {"norm": True},
-        "batch norm, then noise": {"norm": True, "noise": 0.5},
+        "none": {"norm": False, "rate": 0.1},
+        "none, rate 0.3": {"norm": False, "rate": 0.3},
+        "batch norm": {"norm": True, "rate": 1.0},
+        "noise 0.5": {"norm": True, "noise": 0.5, "rate": 0.3},
+        "noise 1.0": {"norm": True, "noise": 1.0, "rate": 0.3},
+        "noise 1.5": {"norm": True, "noise": 1.5, "rate": 0.3},
     },
+    grid=(0.1, 0.3, 1.0),
+    untuned=("none, rate 0.3",),
 )
 
 
@@ -114,7 +119,7 @@ LANDSCAPE = Experiment(
 )
 
 
-def halves(seed, norm, **options):
+def halves(seed, norm, rate, **options):
     """Count steps to 90 % in R2RT's network: sigmoid, weights of deviation 1, raw pixels."""
     rng = np.random.default_rng(1000 + seed)
 
@@ -128,17 +133,21 @@ def halves(seed, norm, **options):
         norm=half if norm else None,
         deviation=1.0,
     )
-    steps = steps_to(network, 0.9, seed=seed, rate=0.6, steps=600, data=digits().flat)
+    steps = steps_to(network, 0.9, seed=seed, rate=rate, steps=600, data=digits().flat)
     return {"steps": steps}
 
 
 HALVES = Experiment(
     halves,
     {
-        "none": {"norm": False},
-        "only the mean": {"norm": True, "divide": False},
-        "only the variance": {"norm": True, "centre": False},
-        "batch norm": {"norm": True},
-        "batch norm, then noise": {"norm": True, "noise": 0.5},
+        "none": {"norm": False, "rate": 0.6},
+        "only the mean": {"norm": True, "divide": False, "rate": 2.0},
+        "only the size": {"norm": True, "centre": False, "rate": 2.0},
+        "batch norm": {"norm": True, "rate": 6.0},
+        "noise 0.5": {"norm": True, "noise": 0.5, "rate": 6.0},
+        "noise 1.0": {"norm": True, "noise": 1.0, "rate": 2.0},
+        "noise 1.5": {"norm": True, "noise": 1.5, "rate": 6.0},
     },
+    grid=(0.6, 2.0, 6.0, 20.0),
+    aim=lambda record: -record["steps"],
 )

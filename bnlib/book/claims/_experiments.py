@@ -5,30 +5,23 @@ file and what it imports, so that a verdict may be reworded without running anyt
 """
 
 from bnlib.book.claims._cause import HALVES, LANDSCAPE, SHIFTED
-from bnlib.book.claims._depth import DEEP, GRADIENTS, RECURRENT
-from bnlib.book.claims._noise import GHOSTS, INPUTS, OVERFITTED
-from bnlib.book.claims._rate import DECAYED, HIGHER, SPEED, STARTS, TUNED
+from bnlib.book.claims._depth import DEEP
+from bnlib.book.claims._noise import GHOSTS, OVERFITTED
+from bnlib.book.claims._rate import DECAYED, STARTS, TUNED
 from bnlib.book.claims._shift import ATTACKED, MOVED
-from bnlib.book.claims._statistics import SHAPES, SMALL, WHOLE
+from bnlib.book.claims._statistics import WHOLE
 
 EXPERIMENTS = {
     "shifted": SHIFTED,
     "landscape": LANDSCAPE,
     "halves": HALVES,
-    "speed": SPEED,
-    "rates": HIGHER,
     "starts": STARTS,
     "tuned": TUNED,
     "decayed": DECAYED,
     "deep": DEEP,
-    "gradients": GRADIENTS,
-    "recurrent": RECURRENT,
     "overfitted": OVERFITTED,
     "ghosts": GHOSTS,
-    "inputs": INPUTS,
-    "shapes": SHAPES,
     "whole": WHOLE,
-    "small": SMALL,
     "attacked": ATTACKED,
     "moved": MOVED,
 }

@@ -14,7 +14,7 @@ from bnlib.book.network import (
 PUSHES = 0.1, 0.2, 0.4
 
 
-def attacked(seed, norm, images=False):
+def attacked(seed, norm, rate, images=False):
     """Train, then push each pixel by a step along the sign of the loss gradient (FGSM)."""
     data = standardised()
     make = batch_norm if norm else None
@@ -24,7 +24,7 @@ def attacked(seed, norm, images=False):
         data = data._replace(x_train=x, x_test=x_test)
     else:
         network = dense([64, 100, 100, 10], seed=seed, norm=make)
-    learn(network, seed=seed, rate=0.3 if images else 0.1, steps=300, data=data)
+    learn(network, seed=seed, rate=rate, steps=300, data=data)
     clean = score(network, data)
     logits = network(data.x_test, training=False)
     sign = np.sign(network.backward(softmax_cross_entropy(logits, data.y_test)[1]))
@@ -44,10 +44,20 @@ def attacked(seed, norm, images=False):
 ATTACKED = Experiment(
     attacked,
     {
-        f"{kind}, {name}": {"norm": norm, "images": images}
-        for kind, images in (("dense", False), ("images", True))
-        for name, norm in (("none", False), ("batch norm", True))
+        f"{kind}, {'batch norm' if norm else 'none'}": {
+            "norm": norm,
+            "images": kind == "images",
+            "rate": rate,
+        }
+        for kind, norm, rate in (
+            ("dense", False, 0.3),
+            ("dense", True, 1.0),
+            ("images", False, 0.3),
+            ("images", True, 1.0),
+        )
     },
+    grid=(0.1, 0.3, 1.0),
+    aim=lambda record: record["clean"],
 )
 
 
@@ -55,30 +65,30 @@ TARGETS = "same", "dim", "inverted", "noisy", "same, only 0 and 1", "dim, only 0
 
 
 def moved(seed):
-    """Train a convolutional network; score each domain before and after re-estimation."""
+    """Train a convolutional network; score each domain before and after re-estimation.
+
+    The statistics come from training images, changed as the test images are, without labels.
+    """
     data = standardised()
     low, high = data.x_train.min(), data.x_train.max()
     x, x_test = (v.reshape(-1, 8, 8, 1) for v in (data.x_train, data.x_test))
     data = data._replace(x_train=x, x_test=x_test)
     network = convolutional(seed, batch_norm)
     learn(network, seed=seed, rate=0.3, steps=210, data=data)
-    noise = np.random.default_rng(seed).normal(0, 1, x_test.shape)
-    dim, few = low + (x_test - low) * 0.3, data.y_test < 2
-    everyone = np.ones_like(few)
-    domains = [
-        (x_test, everyone),
-        (dim, everyone),
-        (low + high - x_test, everyone),
-        (x_test + noise, everyone),
-        (x_test, few),
-        (dim, few),
-    ]
-    pairs = [(images[rows], data.y_test[rows]) for images, rows in domains]
+    rng = np.random.default_rng(seed)
+
+    def domains(x, y):
+        dim, few = low + (x - low) * 0.3, y < 2
+        noisy = x + rng.normal(0, 1, x.shape)
+        whole = [(x, y), (dim, y), (low + high - x, y), (noisy, y)]
+        return [*whole, (x[few], y[few]), (dim[few], y[few])]
+
+    seen, scored = domains(x, data.y_train), domains(x_test, data.y_test)
     score(network, data)  # leaves the statistics of the source
-    before, after = [float(accuracy(network, *pair)) for pair in pairs], []
-    for there, y in pairs:
+    before, after = [float(accuracy(network, *pair)) for pair in scored], []
+    for (there, _), pair in zip(seen, scored, strict=True):
         recalibrate(network, [there])
-        after.append(float(accuracy(network, there, y)))
+        after.append(float(accuracy(network, *pair)))
     return {"before": before, "after": after}
 
 

@@ -1,4 +1,4 @@
-"""How a claim is weighed: predictions, a control, and one rule that makes a verdict of them."""
+"""How a claim is weighed: a core prediction, circumstances, controls, and one rule."""
 
 import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -10,7 +10,17 @@ import numpy as np
 from bnlib.book.claims._experiments import EXPERIMENTS
 from bnlib.book.experiments import by_setting, sweep
 
-__all__ = ["FAILS", "HOLDS", "PARTLY", "UNTOLD", "Claim", "Weighed", "verdict", "weigh"]
+__all__ = [
+    "FAILS",
+    "HOLDS",
+    "PARTLY",
+    "UNTOLD",
+    "Claim",
+    "Elsewhere",
+    "Weighed",
+    "verdict",
+    "weigh",
+]
 
 HOLDS = "holds"
 PARTLY = "holds under conditions"
@@ -35,11 +45,12 @@ class Claim:
         gist: the claim in a sentence.
         who: says it, or denies it.
         section: of the chapter, by its label.
-        refuted_if: the outcome that would refute it, in words.
+        refuted_if: the outcome that would refute it, in words: that `core` is false.
         experiment: the name of its experiment.
-        predicts: what the claim predicts, by circumstance.
+        core: the prediction that decides whether it holds or fails.
         stated: the verdict that the ledger states, which the records must bear out.
         conditions: a sentence that says when it holds, or what is true instead.
+        circumstances: further predictions, by name; each that is not true is a condition.
         control: what must be true in any case, lest the experiment tell nothing.
     """
 
@@ -49,10 +60,28 @@ class Claim:
     section: str
     refuted_if: str
     experiment: str
-    predicts: Mapping[str, Predicate]
+    core: Predicate
     stated: str
     conditions: str
+    circumstances: Mapping[str, Predicate] = field(default_factory=dict)
     control: Mapping[str, Predicate] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Elsewhere:
+    """What is said of batch norm, measured in another chapter, or derived: no verdict by the rule.
+
+    Attributes:
+        gist: the claim in a sentence.
+        who: says it, or denies it.
+        where: the place, as a link of the chapter's page with its text.
+        found: what was found there, in a sentence.
+    """
+
+    gist: str
+    who: str
+    where: str
+    found: str
 
 
 @dataclass(frozen=True)
@@ -62,26 +91,33 @@ class Weighed:
     Attributes:
         claim: the claim.
         seeds: how many.
+        core: the share of the seeds in which the core prediction came true.
+        circumstances: the same for each circumstance.
         controls: for each control the share of the seeds in which it was as it must be.
-        shares: for each circumstance the share of the seeds in which the prediction came true.
     """
 
     claim: Claim
     seeds: int
+    core: float
+    circumstances: dict[str, float]
     controls: dict[str, float]
-    shares: dict[str, float]
 
     @property
     def verdict(self) -> str:
         """The verdict that follows."""
-        return verdict(self.shares.values(), self.controls.values())
+        return verdict(self.core, self.circumstances.values(), self.controls.values())
 
     @property
     def rows(self) -> list[list[str]]:
-        """What was predicted, and in how many seeds it came true."""
+        """All that was predicted, the core first, and in how many seeds it came true."""
+        shares = {
+            "**core**": self.core,
+            **self.circumstances,
+            **{f"*control:* {name}": share for name, share in self.controls.items()},
+        }
         return [
             [what, f"{round(share * self.seeds)} of {self.seeds}"]
-            for what, share in self.shares.items()
+            for what, share in shares.items()
         ]
 
     @property
@@ -89,10 +125,17 @@ class Weighed:
         """The verdicts that more seeds could bring, where these disagree."""
         ends = [
             [share] if outcome(share) is not None else [0, 0.5, 1]
-            for share in [*self.shares.values(), *self.controls.values()]
+            for share in [
+                self.core,
+                *self.circumstances.values(),
+                *self.controls.values(),
+            ]
         ]
-        cut = len(self.shares)
-        return {verdict(each[:cut], each[cut:]) for each in itertools.product(*ends)}
+        cut = 1 + len(self.circumstances)
+        return {
+            verdict(each[0], each[1:cut], each[cut:])
+            for each in itertools.product(*ends)
+        }
 
 
 def outcome(share: float) -> bool | None:
@@ -102,33 +145,35 @@ def outcome(share: float) -> bool | None:
     return False if share <= 1 - NEARLY_ALL else None
 
 
-def verdict(shares: Iterable[float], controls: Iterable[float] = ()) -> str:
+def verdict(
+    core: float, circumstances: Iterable[float] = (), controls: Iterable[float] = ()
+) -> str:
     """Make a verdict of the shares of seeds in which predictions, and controls, came true.
 
     A prediction came true if it did in seven seeds of eight, and false if it did in one at most.
-    All true: the claim holds. All false: it fails. Some true: it holds under conditions. In any
-    other case, or when a control is not true, the experiment cannot tell.
+    Where a control is not true, or the core prediction neither, the experiment cannot tell. Where
+    the core is false the claim fails. Where it is true the claim holds, under conditions if a
+    circumstance is not true.
 
     Args:
-        shares: one for each prediction.
+        core: of the core prediction.
+        circumstances: one for each further prediction.
         controls: one for each control.
 
     Returns:
         One of the four verdicts.
 
-    >>> verdict([1.0, 0.875]), verdict([1.0, 0.0]), verdict([0.0, 0.5])
-    ('holds', 'holds under conditions', 'cannot be told here')
-    >>> verdict([1.0], controls=[0.5])
+    >>> verdict(1.0, [0.875]), verdict(1.0, [0.0]), verdict(0.0, [1.0])
+    ('holds', 'holds under conditions', 'fails')
+    >>> verdict(1.0, controls=[0.5])
     'cannot be told here'
     """
-    outcomes = [outcome(share) for share in shares]
-    if not all(outcome(share) for share in controls):
+    decided = outcome(core)
+    if decided is None or not all(outcome(share) for share in controls):
         return UNTOLD
-    if all(outcomes):
-        return HOLDS
-    if all(each is False for each in outcomes):
+    if not decided:
         return FAILS
-    return PARTLY if any(outcomes) else UNTOLD
+    return HOLDS if all(outcome(share) for share in circumstances) else PARTLY
 
 
 def weigh(
@@ -154,9 +199,12 @@ def weigh(
     def of(measure, setting):
         return by_setting(records, measure)[setting]
 
-    controls, shares = (
-        {name: float(np.mean(predicate(of))) for name, predicate in each.items()}
-        for each in (claim.control, claim.predicts)
+    def share(predicate):
+        return float(np.mean(predicate(of)))
+
+    circumstances, controls = (
+        {name: share(predicate) for name, predicate in each.items()}
+        for each in (claim.circumstances, claim.control)
     )
     seeds_run = {record["seed"] for record in records}
-    return Weighed(claim, len(seeds_run), controls, shares)
+    return Weighed(claim, len(seeds_run), share(claim.core), circumstances, controls)
