@@ -31,8 +31,8 @@ def test_runs_of_chapter_1_come_again(activation, norm, depth):
 @pytest.mark.parametrize(
     ("name", "measure", "settings"),
     [
-        ("gradients", "growth", ("sigmoid, batch norm", "relu, batch norm")),
-        ("shifted", "accuracy", ("batch norm", "batch norm, then noise")),
+        ("shifted", "accuracy", ("noise 0.5",)),
+        ("overfitted", "accuracy", ("batch norm",)),
         ("tuned", "effective", ("hidden 0.1, last 0.1", "hidden 1.0, last 0.1")),
         ("deep", "accuracy", ("sigmoid 20, batch norm",)),
     ],
