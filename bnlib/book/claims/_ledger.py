@@ -400,7 +400,7 @@ ELSEWHERE = [
         who="Ioffe and Szegedy, 2015, on ImageNet",
         where="[chapter 13](13_experiments.ipynb), seven comparisons",
         found="More than 14 times where training begins on a plateau. In sound networks, each at"
-        " its own best rate, a third at most.",
+        " its own best rate, about a third of the steps is saved, or none.",
     ),
     Elsewhere(
         gist="Batch norm allows higher learning rates.",
