@@ -25,8 +25,8 @@ FAULTS = {
     ),
     "the ledger states another verdict": (
         "book/claims/_ledger.py",
-        "stated=PARTLY",
-        "stated=FAILS",
+        'stated=UNTOLD,\n        conditions="In the convolutional',
+        'stated=FAILS,\n        conditions="In the convolutional',
         "test_claims.py::test_the_stored_records_bear_out_the_verdict",
     ),
     "the noise is put behind inference too": (
