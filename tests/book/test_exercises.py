@@ -1004,7 +1004,7 @@ ANSWERS = [
     (on_claims.flaws, 3, "Give a dict"),
     (on_claims.flaws, {"A": "bad", "B": "control", "C": "seeds"}, "is none"),
     (on_claims.flaws, {"A": "seeds", "B": "control", "C": "seeds"}, "otherwise"),
-    (on_claims.flaws, {"A": "tautology", "B": "seeds", "C": "seeds"}, "at 2.5"),
+    (on_claims.flaws, {"A": "tautology", "B": "seeds", "C": "seeds"}, "learned at all"),
     (on_claims.flaws, {"A": "tautology", "B": "control", "C": "control"}, "How often"),
     (on_claims.refuted, lambda layer, seed: _refute(layer, seed), "Correct. The claim"),
     (on_claims.refuted, lambda layer, seed: 1, "Return a dict"),

@@ -25,7 +25,7 @@ def flaws(answer):
         raise NotYet("Could experiment A have come out otherwise, with any network?")
     if answer["B"] != "control":
         raise NotYet(
-            "Experiment B has seeds enough. What did the other network do at 2.5?"
+            "Experiment B has seeds enough. Had the other network learned at all?"
         )
     if answer["C"] != "seeds":
         raise NotYet("Experiment C compares like with like. How often?")
