@@ -9,6 +9,7 @@
 #   make notebooks  execute the chapters whose text or library changed, in place
 #   make explorables  bundle the widgets of explorables/ (the one verb that needs Node and npm)
 #   make bench      time bnlib beside its peers; prints ratios
+#   make conformance  check the batch norms of other frameworks anew, for the page of that name
 #   make links      ask whether the links that lead out of the book still work
 #   make lighthouse  let Lighthouse judge each chapter of the built site (needs Node and npx)
 #   make lint       ruff, format, imports and types; the workflows too
@@ -24,6 +25,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 TORCH  := $(VENV)/.torch
+PEERS  := $(VENV)/peers/.ready
 
 LIBRARY   := $(shell find bnlib -name '*.py')
 SITE_FROM := _config.yml CHANGELOG.md $(shell find book vendor -type f -not -name '*.pyc' -not -path '*/.*') $(LIBRARY)
@@ -37,7 +39,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK = 1
 # What a failed recipe wrote is not up to date: a site that was built with a warning, say.
 .DELETE_ON_ERROR:
 
-.PHONY: bench book browser explorables lighthouse links pdf serve test test-lib test-notebooks test-site test-slow chapters notebooks lint format lock dist clean distclean writable
+.PHONY: bench book browser conformance explorables lighthouse links pdf serve test test-lib test-notebooks test-site test-slow chapters notebooks lint format lock dist clean distclean writable
 
 book: _build/html/index.html
 	@$(BIN)/python -c 'import pathlib; print("The book is ready. Open", pathlib.Path("$<").resolve().as_uri())'
@@ -102,6 +104,15 @@ bench: $(READY) $(TORCH)
 	$(BIN)/python benchmarks/fold.py
 	$(BIN)/python benchmarks/fold_models.py
 	$(BIN)/python benchmarks/accuracy.py
+
+# What cannot be installed, or needs a compiler that is not there (tinygrad: clang), is left out.
+conformance: $(PEERS)
+	$(VENV)/peers/bin/python benchmarks/conformance.py --json bnlib/book/stored/conformance.json
+	@echo 'Now: make notebooks'
+
+$(PEERS): pyproject.toml requirements-torch.lock $(READY)
+	@$(BIN)/python -m tools.environment peers
+	@touch $@
 
 lint: $(READY)
 	$(BIN)/python -m ruff check .

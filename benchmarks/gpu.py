@@ -4,7 +4,7 @@ Without a GPU nothing is measured, and the script says so; `--cpu` times one arr
 on the CPU, in float32. `bnlib.book.gpu` has the code, and a page of the book runs it in a notebook.
 
     python benchmarks/gpu.py [--rounds 30] [--no-resnet] [--json FILE]
-    python benchmarks/gpu.py --cpu --no-resnet --rounds 9 --json bnlib/book/stored/cpu_steps.json
+    python benchmarks/gpu.py --cpu --no-resnet --rounds 9 --json bnlib/book/stored/gpu_cpu.json
 """
 
 import argparse

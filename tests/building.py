@@ -34,6 +34,15 @@ def run(*command, cwd=ROOT, **options):
     )
 
 
+def run_without_bnlib(code, cwd):
+    """Run code where all packages are but bnlib; without -S an editable one would be found."""
+    packages = [p for p in sys.path if p.endswith("site-packages")]
+    start = f"import importlib.util, sys; sys.path += {packages!r}\n"
+    start += "assert importlib.util.find_spec('bnlib') is None\n"
+    done = run(sys.executable, "-I", "-S", "-c", start + code, cwd=cwd, timeout=300)
+    assert done.returncode == 0, done.stderr
+
+
 def load_extension(name):
     """Import one of the book's extensions, such as "bnstyles"."""
     path = ROOT / f"book/_ext/{name}.py"

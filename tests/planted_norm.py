@@ -79,6 +79,10 @@ class Reference(Adapter):
         y[mask] = self.forward(x[mask], True)
         return y
 
+    def replicated(self, parts):
+        y = self.forward(np.concatenate(parts), True)
+        return np.split(y, len(parts))
+
     # The gradient
 
     def gradient(self, x, grad_y, held=None):
@@ -370,6 +374,28 @@ class PaddingIsAveragedIn(Reference):
 class MaskedPlacesCount(Reference):
     def masked(self, x, mask):
         return self.forward(np.where(mask[..., None], x, 0), True)
+
+
+@fails("replicas")
+class EachReplicaForItself(Reference):
+    def replicated(self, parts):
+        return [self.forward(part, True) for part in parts]
+
+
+@fails("replicas")
+class MeanOfTheReplicasVariances(Reference):
+    def replicated(self, parts):
+        found = [self.statistics(self.read(part)) for part in parts]
+        self.statistics = lambda x: tuple(np.mean(found, axis=0))
+        return super().replicated(parts)
+
+
+@fails("replicas")
+class OneReplicasStatisticsAreKept(Reference):
+    def replicated(self, parts):
+        y = type(self)(self.setting).forward(np.concatenate(parts), True)
+        self.forward(parts[0], True)
+        return np.split(y, len(parts))
 
 
 @fails("save_and_load")

@@ -87,12 +87,19 @@ class Mine(Adapter):
 def is_it_batch_norm() -> Checked:
     print(len(conformance.names()), Setting(3, axis=1).vectors())
     for maker in (
+        adapters.Equinox,
         adapters.Flax,
+        adapters.FlaxNNX,
         partial(adapters.Function, function=np.sin),
+        adapters.Haiku,
         adapters.Keras,
+        adapters.MLX,
         adapters.NumPy,
         adapters.Onnx,
+        adapters.Paddle,
+        adapters.Sonnet,
         adapters.TensorFlow,
+        adapters.Tinygrad,
         adapters.Torch,
     ):
         check_batch_norm(maker, only={"transform"}, skip=(), name="one of ours")

@@ -1,5 +1,7 @@
 """Set up .venv: every version from the lock, then bnlib itself, editable; `torch` adds PyTorch.
 
+`peers` makes another one inside it, with the newest versions of what `make conformance` checks.
+
 `make` runs this with whatever Python there is: the standard library is enough for it, and a Python
 that is too old can still read it, and be told so.
 """
@@ -13,6 +15,7 @@ from tools.installer import install, say
 ROOT = Path(__file__).resolve().parents[1]
 VENV = ROOT / ".venv"
 PYTHON = VENV / "bin/python"
+PEERS = VENV / "peers"
 NEEDED = (3, 11)
 
 
@@ -52,6 +55,15 @@ def add_torch():
     step("Installing PyTorch", PYTHON, "pip", "install", "--no-input", "-r", lock)
 
 
+def make_peers():
+    python = PEERS / "bin/python"
+    step("Making the environment", sys.executable, "venv", "--clear", PEERS)
+    lock = ROOT / "requirements-torch.lock"
+    step("Installing PyTorch", python, "pip", "install", "--no-input", "-r", lock)
+    into = "uv", "pip", "install", "--python", python
+    step("Installing the peers", PYTHON, *into, "-e", f"{ROOT}[peers]")
+
+
 def main():
     if sys.version_info < NEEDED:
         sys.exit(
@@ -61,7 +73,7 @@ def main():
             )
         )
     try:
-        add_torch() if sys.argv[1:] == ["torch"] else set_up()
+        {"torch": add_torch, "peers": make_peers}.get("".join(sys.argv[1:]), set_up)()
     except OSError as error:
         sys.exit(f"{VENV} cannot be set up: {error}")
 

@@ -1,5 +1,6 @@
 """How the checks speak to a batch norm: what a user writes to have theirs checked."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -139,6 +140,20 @@ class Adapter:
             NotImplementedError: where there are no masks.
         """
         raise NotImplementedError
+
+    def replicated(self, parts: Sequence[Array]) -> Sequence[Array]:
+        """Call the layer in training mode on several replicas, as one synchronised layer.
+
+        Args:
+            parts: the batch of each replica, `(N, C)`, all of one length.
+
+        Returns:
+            y of each. `state` is then that of any of them.
+
+        Raises:
+            NotImplementedError: where its adapter has no replicas.
+        """
+        raise NotImplementedError("its adapter has no replicas")
 
     def state(self) -> tuple[Array, Array]:
         """Return copies of the moving statistics.

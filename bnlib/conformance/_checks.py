@@ -18,6 +18,7 @@ CHAPTERS = {
     "layer": "part1/07_layer",
     "tf_ops": "part2/09_tf_ops",
     "keras": "part2/10_keras",
+    "replicas": "part2/11_replicas",
     "conventions": "part2/12_conventions",
     "shipping": "appendix/shipping",
     "wild": "appendix/wild",

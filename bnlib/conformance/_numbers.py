@@ -133,7 +133,7 @@ def batch_of_one(make):
     layer, x = make(), draw(1)
     try:
         y = call(layer, x)
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, ArithmeticError) as error:
         return f"{refused(error)}; {_stays_finite(layer)}"
     said = compare("y", y, right(layer, x), 1e-4)
     return f"{said}, {_stays_finite(layer)}"

@@ -205,6 +205,8 @@ def shaken(model, batch):
     """Return a copy whose batch norm layers have random parameters, and statistics to suit.
 
     The statistics are near those of what the layers get, so that nothing grows from layer to layer.
+    A channel that hardly varies, as many do in two examples, is given the variance of the others:
+    divided by its own, its rounding would be multiplied, and by the next layer once more.
     """
     nothing = _models.Exchange(lambda layer: False, lambda layer: layer)
     copy = _models.clone(model, nothing, {})
@@ -216,6 +218,7 @@ def shaken(model, batch):
             return
         axes = norm.axis if isinstance(norm.axis, int) else tuple(norm.axis)
         mean, variance, _ = moments(x, axis=axes)
+        variance = np.maximum(variance, variance.mean())
         variance = np.where(variance > 1e-12, variance, 1)
         draw = rng.uniform(0.5, 2, (2, *mean.shape))
         noise = rng.normal(0, 0.5, (2, *mean.shape))

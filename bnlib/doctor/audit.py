@@ -234,7 +234,8 @@ def _findings(rule, case):
 
 def _notes(case, rules):
     """Say what was looked at, and what was not."""
-    looked = f"{len(case.norms)} batch norm layers, {len(rules)} rules"
+    norms = plural("batch norm layer", len(case.norms))
+    looked = f"{norms}, {len(rules)} rules"
     waiting = [rule.code for rule in rules if rule.needs_data]
     if case.measured:
         yield f"{looked}, {plural('example', case.measured.examples)}."

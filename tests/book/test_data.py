@@ -52,7 +52,6 @@ def test_what_is_stored_says_where_it_was_measured_and_can_be_repeated():
     for name in names:
         assert {"cpu", "cores", "versions"} <= stored(name)["surroundings"].keys()
         scripts = {name, name.partition("_")[0]}  # core_avx2 is of core
-        scripts |= {"gpu"} if name == "cpu_steps" else set()
         assert any((ROOT / "benchmarks" / f"{each}.py").exists() for each in scripts)
 
 

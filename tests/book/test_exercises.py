@@ -1,6 +1,7 @@
 """Each checker accepts a right answer, and tells each likely wrong one apart."""
 
 import copy
+import math
 from collections import Counter
 
 import numpy as np
@@ -20,6 +21,7 @@ from bnlib.book.exercises import axes as on_axes
 from bnlib.book.exercises import claims as on_claims
 from bnlib.book.exercises import conventions as on_conventions
 from bnlib.book.exercises import doctor as on_doctor
+from bnlib.book.exercises import experiments as on_experiments
 from bnlib.book.exercises import gradient as on_gradient
 from bnlib.book.exercises import keras as on_keras
 from bnlib.book.exercises import layer as on_layer
@@ -720,6 +722,39 @@ ANSWERS = [
         "E: compare",
     ),
     (on_layer.diagnose, ["statistics", "bad luck"], "five words"),
+    # experiments
+    (on_experiments.sign_test, lambda d: _signs(d), "Correct. With five"),
+    (on_experiments.sign_test, lambda d: None, "returns nothing"),
+    (on_experiments.sign_test, lambda d: _signs(d, ends=1), "one end only"),
+    (on_experiments.sign_test, lambda d: np.mean(d > 0), "Five wins of five"),
+    (on_experiments.sign_test, lambda d: _signs(d, more=False), "seven and eight"),
+    (
+        on_experiments.sign_test,
+        lambda d: _signs(d, odd=0.01),
+        "Six wins of eight should",
+    ),
+    (on_experiments.sign_test, lambda d: _signs(d, turned=False), "the larger count"),
+    (on_experiments.sign_test, lambda d: _signs(d, most=2), "the answer is 1"),
+    (on_experiments.sign_test, lambda d: _signs(d, ties=True), "Leave it out"),
+    (on_experiments.steps_to, lambda *a: _steps_to(*a), "Correct. A run"),
+    (on_experiments.steps_to, lambda *a: _steps_to(*a, never=0), "the fastest of all"),
+    (on_experiments.steps_to, lambda *a: _steps_to(*a, never=np.inf), "Correct. A run"),
+    (on_experiments.steps_to, lambda *a: _steps_to(*a, never=-10), "needs np.inf"),
+    (on_experiments.steps_to, lambda a, t, e: _steps_to(a, t, 1), "the place"),
+    (on_experiments.steps_to, lambda a, t, e: 40, "first reached at step 20"),
+    (on_experiments.steps_to, lambda a, t, e: _steps_to(a, t, e) or None, "at step 0"),
+    (on_experiments.variance_shift, lambda p: _shift(p), "Correct. Half"),
+    (on_experiments.variance_shift, lambda p: None, "returns nothing"),
+    (on_experiments.variance_shift, lambda p: 1 / (1 - p), "the mean square"),
+    (on_experiments.variance_shift, lambda p: _shift(p) * (1 - p) ** 2, "enlarged"),
+    (on_experiments.variance_shift, lambda p: 1 / _shift(p), "the other way round"),
+    (
+        on_experiments.variance_shift,
+        lambda p: _shift(p, mean=1 - p),
+        "The mean is the same",
+    ),
+    (on_experiments.variance_shift, lambda p: (1 - p) ** -2, "drops none"),
+    (on_experiments.variance_shift, lambda p: 1 + p, "draw a million"),
     # network
     (on_network.saturated, 2.3 / 1.96 / np.sqrt(30), "Correct. About one"),
     (on_network.saturated, 1, "67 % of the values"),
@@ -1110,7 +1145,7 @@ ANSWERS = [
     (on_doctor.reports, {"a": 2, "b": 3, "c": 1}, "Correct. The memory"),
     (on_doctor.reports, {"a": 2}, "a dict such as"),
     (on_doctor.reports, {"a": 2, "b": 2, "c": 1}, "one of the three"),
-    (on_doctor.reports, {"a": 1, "b": 2, "c": 3}, "answers well as it is"),
+    (on_doctor.reports, {"a": 1, "b": 2, "c": 3}, "its owner can wait"),
     (on_doctor.reports, {"a": 3, "b": 2, "c": 1}, "change a call"),
     (on_doctor.rule, lambda case: _odd_epsilon(case), "Correct. It finds"),
     (on_doctor.rule, lambda case: [], "Nothing is found"),
@@ -1122,7 +1157,13 @@ ANSWERS = [
     (on_doctor.rule, lambda case: _odd_epsilon(case, "first"), "ask what most"),
     (on_doctor.rule, lambda case: None, "returns nothing"),
     (on_doctor.rule, lambda case: ["norm_1"], "Yield Fault"),
+    (on_doctor.rule, lambda case: _odd_epsilon(case, "median"), "The middle one"),
     (on_doctor.share, ("a", "b"), "two numbers"),
+    (on_doctor.share, (8.16, 919), "not in percent"),
+    (on_doctor.walks, 3, "Correct. Three"),
+    (on_doctor.walks, 1, "What was the second fed"),
+    (on_doctor.walks, 4, "nothing moves"),
+    (on_doctor.walks, 2, "Not that many"),
     (on_replicas.pool, lambda m, v, n: _pool(m, v, n), "Correct. The spread within"),
     (on_replicas.pool, lambda m, v, n: (m.mean(0), v.mean(0)), "count alike"),
     (on_replicas.pool, lambda m, v, n: (m.max(0), v.mean(0)), "weigh by the counts"),
@@ -1273,6 +1314,8 @@ def _odd_epsilon(case, kind=None):
     usual = 1e-5 if kind == "1e-3" else Counter(found.values()).most_common(1)[0][0]
     if kind == "first":
         usual = next(iter(found.values()))
+    if kind == "median":
+        usual = np.median(list(found.values()))
     differ = len(set(found.values())) > 1
     for path, epsilon in found.items():
         wrong = {
@@ -1329,6 +1372,24 @@ def _fold_then_add(kernel, bias, *batch_norm, epsilon=0.1):
     return kernel, shift + bias
 
 
+def _signs(differences, ends=2, more=True, odd=0.0, turned=True, most=1, ties=False):
+    kept = differences if ties else differences[differences != 0]
+    n, wins = len(kept), int(np.sum(kept > 0))
+    wins = max(wins, n - wins) if turned else wins
+    counts = range(wins, n + 1) if more else [wins]
+    share = ends * sum(math.comb(n, k) for k in counts) / 2**n
+    return min(share, most) + (odd if n == 8 else 0)
+
+
+def _steps_to(accuracies, target, every, never=None):
+    hits = [k for k, each in enumerate(accuracies) if each >= target]
+    return hits[0] * every if hits else never
+
+
+def _shift(p, mean=1):
+    return (0.5 / (1 - p) - 0.5 / np.pi / mean**2) / (0.5 - 0.5 / np.pi)
+
+
 @pytest.mark.parametrize(("check", "answer", "feedback"), ANSWERS)
 def test_feedback(check, answer, feedback, capsys):
     assert check(answer) is None
@@ -1355,6 +1416,7 @@ def test_every_checker_has_a_right_and_a_wrong_answer_here():
         on_claims,
         on_conventions,
         on_doctor,
+        on_experiments,
         on_gradient,
         on_keras,
         on_layer,

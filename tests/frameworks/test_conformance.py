@@ -65,7 +65,7 @@ def test_the_core_passes_in_less_than_two_seconds():
     assert time.perf_counter() - start < 2
     assert report.worst == "info", report
     missing = {row.check for row in report if row.outcome == "not offered"}
-    assert missing == {"freezing", "bfloat16", "second_derivative"}
+    assert missing == {"freezing", "bfloat16", "replicas", "second_derivative"}
 
 
 @pytest.mark.parametrize("bessel", [False, True])
@@ -79,8 +79,30 @@ def test_the_core_passes_with_any_moving_average(estimator, bessel):
 
 @pytest.mark.parametrize("options", [{}, {"bessel": True, "zero_debias": True}])
 def test_our_keras_layer_passes_everything(options):
-    report = check_batch_norm(partial(OURS, **options))
+    report = check_batch_norm(partial(OURS, **options), skip={"replicas"})
     assert {row.outcome for row in report} == {"passed"}, report
+
+
+def test_our_keras_layer_is_one_over_two_replicas():
+    """Logical devices are cut before TensorFlow starts."""
+    code = """
+from functools import partial
+from bnlib.conformance import adapters, check_batch_norm
+from bnlib.keras import BatchNormalization
+from bnlib.replicas import mirrored
+ours = partial(adapters.Keras, layer=BatchNormalization)
+mirrored(2)
+for maker in (ours, partial(ours, synchronized=True)):
+    [row] = check_batch_norm(maker, only={"replicas", "masks"}).rows[1:]
+    print(row.outcome, row.got, sep=": ")
+"""
+    done = run(sys.executable, "-c", code)
+    assert done.returncode == 0, done.stderr
+    alone, shared = done.stdout.splitlines()
+    assert alone == "not offered: replicas share statistics if synchronized=True"
+    assert shared.startswith("passed: y off by ")
+    [row] = check_batch_norm(OURS, only={"replicas", "masks"}).rows[1:]
+    assert row.outcome == "not offered"
 
 
 def test_our_functions_on_tensors_pass():
@@ -360,7 +382,7 @@ def test_the_fixture_fails_with_a_readable_message(tmp_path):
     done = run(sys.executable, "-m", "pytest", "-q", "-rf", cwd=tmp_path)
     said = done.stdout
     assert "2 failed, 2 passed" in said, said + done.stderr
-    assert "conformance of my layer: 2 of 39 checks" in said
+    assert "conformance of my layer: 2 of 40 checks" in said
     assert "gradient_sum (error)\n  expected: grad_x sums to 0 over" in said
     assert "  see: part1/04_gradient" in said
     assert "Traceback" not in said

@@ -8,10 +8,11 @@ import pytest
 from planting import outcome
 
 # How a test says that something is wrong. Any other exception, or one outside of the test's body,
-# would be a fault that breaks the code, not one that a test has found; but for these three.
+# would be a fault that breaks the code, not one that a test has found; but for these.
 RED = {"AssertionError", "Failed"}
 BREAKS = {
     "the input is overwritten": "ValueError",  # it is read-only
+    "a copy's quiet channels are divided by what they vary": "ValueError",  # fold's
     "the layer forgets its statistics": "TypeError",  # the test takes `moments` away
 }
 
@@ -34,6 +35,96 @@ FAULTS = {
         "if training and self.noise:",
         "if self.noise:",
         "test_claims.py::test_noise_is_new_at_every_call_and_absent_from_inference",
+    ),
+    "a report's worst row is its first": (
+        "reports.py",
+        "max((row.level for row in self.rows), key=LEVELS.index, default=",
+        "next((row.level for row in self.rows), ",
+        "test_reports.py::test_it_is_a_sequence_with_a_worst_row",
+    ),
+    "rows of the level that is asked for are left out": (
+        "reports.py",
+        "if LEVELS.index(row.level) >= least)",
+        "if LEVELS.index(row.level) > least)",
+        "test_reports.py::test_at_least",
+    ),
+    "NaN is 0 in JSON": (
+        "reports.py",
+        "not np.isfinite(value):\n        return str(value)",
+        "not np.isfinite(value):\n        return 0.0",
+        "test_reports.py::test_as_json",
+    ),
+    "a report in a notebook is markup": (
+        "reports.py",
+        "<td>{html.escape(c)}</td>",
+        "<td>{c}</td>",
+        "test_reports.py::test_in_a_notebook_nothing_is_taken_for_markup",
+    ),
+    "NaN passes in data": (
+        "doctor/_data.py",
+        "not np.isfinite(values).all()",
+        "np.isinf(values).any()",
+        "test_doctor.py::test_data_of_no_use",
+    ),
+    "a last, smaller batch is dropped": (
+        "doctor/_data.py",
+        "range(0, len(_first(arrays)), self._size)",
+        "range(0, len(_first(arrays)) - self._size + 1, self._size)",
+        "test_doctor.py::test_batches_of_any_kind",
+    ),
+    "arrays of several lengths are cut": (
+        "doctor/_data.py",
+        "if len(sizes) > 1:",
+        "if len(sizes) > 9:",
+        "test_doctor.py::test_several_inputs",
+    ),
+    "a dataset without end is walked": (
+        "doctor/_data.py",
+        "== tf.data.INFINITE_CARDINALITY",
+        "== tf.data.UNKNOWN_CARDINALITY",
+        "test_doctor.py::test_what_is_no_data",
+    ),
+    "a command succeeds whatever it found": (
+        "cli.py",
+        "1 if report.at_least(level) else 0",
+        "0",
+        "test_cli.py::test_from_a_sick_model_to_one_without_batch_norm",
+    ),
+    "a command writes over what is there": (
+        "cli.py",
+        "if out.exists() and not force:",
+        "if False:",
+        "test_cli.py::test_bad_input",
+    ),
+    "a file is written in its place": (
+        "cli.py",
+        "path = folder / out.name",
+        "path = out",
+        "test_cli.py::test_a_full_disk_leaves_what_was_there",
+    ),
+    "code in a file is run": (
+        "cli.py",
+        "safe_mode=not unsafe",
+        "safe_mode=False",
+        "test_cli.py::test_code_in_a_file_is_not_run_unless_asked_for",
+    ),
+    "inputs go by their place in the file": (
+        "cli.py",
+        "[arrays[name] for name in names]",
+        "list(arrays.values())",
+        "test_cli.py::test_data_for_several_inputs_go_by_name",
+    ),
+    "a copy's quiet channels are divided by what they vary": (
+        "doctor/_evidence.py",
+        "np.maximum(variance, variance.mean())",
+        "variance",
+        "test_fold.py::test_a_deep_model_is_no_false_alarm",
+    ),
+    "replicas are not compared": (
+        "conformance/_memory.py",
+        "y = np.concatenate(layer.replicated([x[:4], x[4:]]))",
+        "y = layer.forward(x, True)",
+        "test_conformance.py::test_a_fault_fails_its_checks_and_no_others",
     ),
     "an error in a check is a pass": (
         "conformance/_run.py",

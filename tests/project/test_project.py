@@ -94,8 +94,11 @@ def test_import_costs_little_beside_numpy():
 
 
 def requirements():
-    """List what bnlib and its extras need; an extra's `bnlib-book[...]` stands for others."""
-    extras = PROJECT["optional-dependencies"]
+    """List what is locked: what bnlib and its extras need; `bnlib-book[...]` stands for others.
+
+    `make conformance` takes the newest peers, and stores their versions.
+    """
+    extras = {k: v for k, v in PROJECT["optional-dependencies"].items() if k != "peers"}
     lines = PROJECT["dependencies"] + [
         line for extra in extras.values() for line in extra
     ]

@@ -12,7 +12,7 @@ with needed("bnlib.book.exercises.doctor", "tf"):
     import keras
     from keras import layers
 
-__all__ = ["reports", "rule", "share"]
+__all__ = ["reports", "rule", "share", "walks"]
 
 
 @checker
@@ -22,6 +22,8 @@ def share(answer):
         left, steps = (float(each) for each in answer)
     except (TypeError, ValueError):
         raise NotYet("Give two numbers: the share, and the number of steps.") from None
+    if np.isclose(left, 100 * 0.995**500, rtol=0.03):
+        raise NotYet("Give the share as a fraction, not in percent.")
     if np.isclose(left, 1 - 0.995**500, rtol=0.01):
         raise NotYet("That is the share of what was learned.")
     if np.isclose(left, 0.005**500) or np.isclose(left, 1 - 500 * 0.005):
@@ -54,7 +56,7 @@ def reports(answer):
         raise NotYet("Each model needs one of the three.")
     if answer["c"] != 1:
         raise NotYet(
-            "The table of single faults says which model answers well as it is, in both columns."
+            "One finding says nothing against the answers: its owner can wait."
         )
     if answer["a"] != 2:
         raise NotYet("Recalibration changes moving statistics. Can it change a call?")
@@ -103,4 +105,21 @@ def rule(answer):
     said, _ = found(1e-3, 1e-3, 1e-3, 1e-5, 1e-3, 1e-6)
     if set(said) != {"norm_3", "norm_5"}:
         raise NotYet("Two layers may be odd, and the usual epsilon may be 0.001.")
+    said, _ = found(1e-3, 1e-3, 1e-4, 1e-5, 1e-6)
+    if set(said) != {"norm_2", "norm_3", "norm_4"}:
+        raise NotYet("Which epsilon do most layers have? The middle one is another.")
     return "It finds the odd layer, and nothing where all agree."
+
+
+@checker
+def walks(answer):
+    """Check how many walks over all layers at once still move something, of three layers."""
+    if answer == 1:
+        raise NotYet(
+            "One walk puts the first layer right. What was the second fed while it was measured?"
+        )
+    if answer == 4:
+        raise NotYet("The fourth walk is the first in which nothing moves.")
+    if answer != 3:
+        raise NotYet("Not that many. Which layers does each walk put right?")
+    return "Three: each walk puts one more layer right."

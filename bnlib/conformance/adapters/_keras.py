@@ -1,6 +1,7 @@
 """An adapter for Keras layers, on whichever backend Keras runs."""
 
 import tempfile
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ class Keras(Adapter):
             import keras
 
         self.keras, self.setting = keras, setting
+        self.made_by = partial(type(self), setting, layer, **options)
         self.backend = keras.backend.backend()
         if self.backend == "jax" and setting.dtype == "float64":
             import jax
@@ -87,6 +89,25 @@ class Keras(Adapter):
         mask = self.keras.ops.convert_to_tensor(mask)
         return self._array(self.layer(self._tensor(x), training=True, mask=mask))
 
+    def replicated(self, parts):
+        """Make the layer anew under a strategy of logical CPUs, and call it there."""
+        if self.backend != "tensorflow" or not self.layer.synchronized:
+            raise NotImplementedError("replicas share statistics if synchronized=True")
+        from bnlib.replicas import mirrored, per_replica
+
+        try:
+            strategy = mirrored(len(parts))
+        except RuntimeError as error:
+            raise NotImplementedError(str(error)) from error
+        with strategy.scope():
+            self._take(self.made_by().layer)
+
+        def train(x):
+            return self.layer(x, training=True)
+
+        y = strategy.run(train, (per_replica(strategy, parts),))
+        return [np.array(each) for each in strategy.experimental_local_results(y)]
+
     def state(self):
         """Return the moving statistics."""
         return tuple(self._array(variable.value) for variable in self._moving())
@@ -109,7 +130,7 @@ class Keras(Adapter):
             file = Path(folder, "model.keras")
             self.keras.Model(inputs, self.layer(inputs)).save(file)
             loaded = models.load_model(file, custom_objects={layer.__name__: layer})
-        other = type(self)(self.setting, layer)
+        other = self.made_by()
         other._take(loaded.layers[-1])
         return other
 

@@ -70,6 +70,10 @@ class Torch(Adapter):
         grad_x = self._differentiate(x, grad_y, True)[0]
         return self.torch.autograd.grad(grad_x, x, self._tensor(direction))[0].numpy()
 
+    def replicated(self, parts):
+        """Say why it is not tried."""
+        raise NotImplementedError("SyncBatchNorm is for GPUs")
+
     def state(self):
         """Return the buffers."""
         both = (self.module.running_mean, self.module.running_var)
