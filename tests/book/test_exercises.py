@@ -16,7 +16,9 @@ from bnlib import (
     fold,
     merge_moments,
 )
+from bnlib.book.claims import Claim
 from bnlib.book.exercises import axes as on_axes
+from bnlib.book.exercises import claims as on_claims
 from bnlib.book.exercises import conventions as on_conventions
 from bnlib.book.exercises import doctor as on_doctor
 from bnlib.book.exercises import experiments as on_experiments
@@ -365,6 +367,47 @@ def _lost_gamma():
     recorded, suspects = on_conventions.suspect()
     (x, y), wrong = recorded["bn3"], suspects["bn3"]
     return (y[0] - wrong.beta) / (wrong.inference(x)[0] - wrong.beta)
+
+
+def _refute(layer, seed, *, scale=1.0, update=False):
+    rng, found = np.random.default_rng(seed), {}
+    one = rng.normal(2, 3, (1, 3))
+    rest = rng.normal(2, 3, (7, 3))
+    batches = [np.vstack([one, rest + scale * rng.normal(0, 3, (7, 3))]) for _ in "ab"]
+    a, b = (layer(batch, training=True, update=update)[0] for batch in batches)
+    found["training"] = np.abs(a - b).max()
+    a = layer(batches[0], training=False)[0]
+    if update:
+        layer(batches[1], training=True)
+    b = layer(batches[1], training=False)[0]
+    return found | {"inference": np.abs(a - b).max()}
+
+
+def _gain(of, name):
+    with_it, without = (
+        of("accuracy", f"{name} 20, {norm}") for norm in ("batch norm", "none")
+    )
+    return with_it - without
+
+
+def _claim(**changes):
+    parts = {
+        "key": "mine",
+        "gist": "In twenty layers batch norm is worth more with sigmoid than with ReLU.",
+        "who": "the reader",
+        "section": "claims-depth",
+        "refuted_if": "the gain with sigmoid is less than 10 points above that with ReLU",
+        "experiment": "deep",
+        "core": lambda of: _gain(of, "sigmoid") > _gain(of, "relu") + 0.1,
+        "stated": "holds",
+        "conditions": "Each at its own best rate.",
+        "control": {
+            "sigmoid learns with it": lambda of: (
+                of("accuracy", "sigmoid 20, batch norm") > 0.5
+            )
+        },
+    }
+    return Claim(**(parts | changes))
 
 
 ANSWERS = [
@@ -988,6 +1031,110 @@ ANSWERS = [
     (on_tf_ops.layer, _faulty(rank=4), "(N, C) raise an error"),
     (on_tf_ops.layer, _faulty(rows=True), "And on rows"),
     # keras
+    (
+        on_claims.flaws,
+        {"A": "tautology", "B": "control", "C": "seeds"},
+        "Correct. Each",
+    ),
+    (on_claims.flaws, 3, "Give a dict"),
+    (on_claims.flaws, {"A": "bad", "B": "control", "C": "seeds"}, "is none"),
+    (on_claims.flaws, {"A": "seeds", "B": "control", "C": "seeds"}, "otherwise"),
+    (on_claims.flaws, {"A": "tautology", "B": "seeds", "C": "seeds"}, "learned at all"),
+    (on_claims.flaws, {"A": "tautology", "B": "control", "C": "control"}, "How often"),
+    (on_claims.refuted, lambda layer, seed: _refute(layer, seed), "Correct. The claim"),
+    (on_claims.refuted, lambda layer, seed: 1, "Return a dict"),
+    (
+        on_claims.refuted,
+        lambda layer, seed: _refute(layer, 0),
+        "Three seeds measure the same",
+    ),
+    (on_claims.refuted, lambda layer, seed: _refute(layer, None), "Called twice"),
+    (
+        on_claims.refuted,
+        lambda layer, seed: _refute(layer, seed, scale=1e-9),
+        "hardly differs",
+    ),
+    (
+        on_claims.refuted,
+        lambda layer, seed: _refute(layer, seed, update=True),
+        "The control fails",
+    ),
+    (
+        on_claims.refuted,
+        lambda layer, seed: {"training": 1 + seed, "inference": 0.0},
+        "of which it is true",
+    ),
+    (
+        on_claims.refuted,
+        lambda layer, seed: _refute(layer, seed) | {"inference": 0.0},
+        "control cannot fail",
+    ),
+    (
+        on_claims.effective,
+        lambda r, c, n, t: r / np.sqrt(n**2 + 2 * (r * c) ** 2 * t),
+        "Correct. After",
+    ),
+    (on_claims.effective, lambda r, c, n, t: None, "returns nothing"),
+    (on_claims.effective, lambda r, c, n, t: r, "Before the first step"),
+    (
+        on_claims.effective,
+        lambda r, c, n, t: r / np.sqrt(n**2 + (r * c) ** 2 * t),
+        "factor of 2",
+    ),
+    (
+        on_claims.effective,
+        lambda r, c, n, t: r / (n + (r * c) ** 2 * t / n),
+        "gradient shrinks",
+    ),
+    (on_claims.effective, lambda r, c, n, t: r / n, "it is not right"),
+    (
+        on_claims.effective,
+        lambda r, c, n, t: r / (n + 2 * (r * c) ** 2 * t),
+        "square of the squared norm",
+    ),
+    (
+        on_claims.effective,
+        lambda r, c, n, t: r / (n**2 + 2 * (r * c) ** 2 * t) if t else r / n,
+        "neither its root nor its square",
+    ),
+    (
+        on_claims.effective,
+        lambda r, c, n, t: np.sqrt(n**2 + 2 * (r * c) ** 2 * t) if t else r / n,
+        "That is the squared norm",
+    ),
+    (on_claims.weighed, _claim(), "Correct. Core"),
+    (on_claims.weighed, 3, "Give a Claim"),
+    (on_claims.weighed, _claim(experiment="whole"), "experiment that has"),
+    (on_claims.weighed, _claim(refuted_if="..."), "Say in words"),
+    (on_claims.weighed, _claim(core=lambda of: True), "for each seed"),
+    (
+        on_claims.weighed,
+        _claim(core=lambda of: of("accuracy", "relu") > 0),
+        "has no setting",
+    ),
+    (
+        on_claims.weighed,
+        _claim(core=lambda of: _gain(of, "relu") > _gain(of, "sigmoid") + 0.1),
+        "should be True",
+    ),
+    (
+        on_claims.weighed,
+        _claim(core=lambda of: _gain(of, "sigmoid") > _gain(of, "relu")),
+        "Ask for a margin",
+    ),
+    (on_claims.weighed, _claim(control={}), "Give a control"),
+    (
+        on_claims.weighed,
+        _claim(control={"above 0": lambda of: of("accuracy", "relu 20, none") >= 0}),
+        "does not fail",
+    ),
+    (on_claims.weighed, _claim(stated="rubbish"), "You state"),
+    (on_claims.chance, (9 / 256, 18 / 256), "Correct. Nine"),
+    (on_claims.chance, 3, "two numbers"),
+    (on_claims.chance, (1 / 256, 2 / 256), "Seven are enough"),
+    (on_claims.chance, (8 / 256, 18 / 256), "exactly seven"),
+    (on_claims.chance, (0.5, 1), "Count the rows"),
+    (on_claims.chance, (9 / 256, 9 / 256), "one head at most"),
     (on_doctor.share, (0.995**500, 919), "Correct. Eight"),
     (on_doctor.share, 0.08, "two numbers"),
     (on_doctor.share, (1 - 0.995**500, 919), "what was learned"),
@@ -1266,6 +1413,7 @@ def test_the_outputs_that_walk_compares_depend_on_every_layer():
 def test_every_checker_has_a_right_and_a_wrong_answer_here():
     for module in (
         on_axes,
+        on_claims,
         on_conventions,
         on_doctor,
         on_experiments,

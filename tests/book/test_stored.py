@@ -3,7 +3,9 @@
 import pytest
 
 from benchmarks import experiments, network
+from bnlib.book.claims import EXPERIMENTS
 from bnlib.book.data import stored
+from bnlib.book.experiments import by_setting, sweep
 
 CALM = [  # activation, norm, depth
     ("tanh", False, 7),
@@ -23,6 +25,25 @@ def test_runs_of_chapter_1_come_again(activation, norm, depth):
     ways = [network.epochs(network.standardised(), **setting, seed=s) for s in (0, 7)]
     kept = [record["accuracies"][seed] for seed in (0, 7)]
     assert [way[-1] for way in ways] == pytest.approx(kept, abs=0.02)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "measure", "settings"),
+    [
+        ("shifted", "accuracy", ("noise 0.5",)),
+        ("overfitted", "accuracy", ("batch norm",)),
+        ("tuned", "effective", ("hidden 0.1, last 0.1", "hidden 1.0, last 0.1")),
+        ("deep", "accuracy", ("sigmoid 20, batch norm",)),
+    ],
+)
+def test_runs_of_chapter_16_come_again(name, measure, settings):
+    experiment, seeds = EXPERIMENTS[name], (0, 7)
+    calm = {setting: experiment.settings[setting] for setting in settings}
+    now = by_setting(sweep(experiment.run, calm, seeds), measure)
+    kept = by_setting(stored("claims")["records"][name], measure)
+    for setting in settings:
+        assert now[setting] == pytest.approx(kept[setting][list(seeds)], rel=0.02)
 
 
 CALM_OF_13 = [  # file, part, setting, run

@@ -113,7 +113,11 @@ def test_a_wrong_import_is_found(copied, path, code, fault):
 def test_a_right_import_is_left_alone(copied):
     add(copied, "moments.py", "import math, numpy.linalg")
     add(copied, "doctor.py", "import keras, bnlib.keras")
-    add(copied, "book/claims.py", "from bnlib import moments\nimport bnlib.doctor")
+    add(
+        copied,
+        "book/claims/__init__.py",
+        "from bnlib import moments\nimport bnlib.doctor",
+    )
     add(copied, "cli.py", "def main():\n  import argparse, pandas, bnlib.doctor")
     done = lint_imports(copied)
     assert done.returncode == 0, done.stdout

@@ -1,0 +1,95 @@
+"""Inputs that are not those of the training: pushed by an adversary, or from another domain."""
+
+import numpy as np
+
+from bnlib.book.claims._base import Experiment, batch_norm, learn, score, standardised
+from bnlib.book.network import (
+    accuracy,
+    convolutional,
+    dense,
+    recalibrate,
+    softmax_cross_entropy,
+)
+
+PUSHES = 0.1, 0.2, 0.4
+
+
+def attacked(seed, norm, rate, images=False):
+    """Train, then push each pixel by a step along the sign of the loss gradient (FGSM)."""
+    data = standardised()
+    make = batch_norm if norm else None
+    if images:
+        network = convolutional(seed, make)
+        x, x_test = (v.reshape(-1, 8, 8, 1) for v in (data.x_train, data.x_test))
+        data = data._replace(x_train=x, x_test=x_test)
+    else:
+        network = dense([64, 100, 100, 10], seed=seed, norm=make)
+    learn(network, seed=seed, rate=rate, steps=300, data=data)
+    clean = score(network, data)
+    logits = network(data.x_test, training=False)
+    sign = np.sign(network.backward(softmax_cross_entropy(logits, data.y_test)[1]))
+    pushed = [
+        float(accuracy(network, data.x_test + p * sign, data.y_test)) for p in PUSHES
+    ]
+    noise = np.random.default_rng(seed).choice([-1, 1], data.x_test.shape)
+    return {
+        "clean": clean,
+        "pushed": pushed,
+        "random": float(
+            accuracy(network, data.x_test + PUSHES[-1] * noise, data.y_test)
+        ),
+    }
+
+
+ATTACKED = Experiment(
+    attacked,
+    {
+        f"{kind}, {'batch norm' if norm else 'none'}": {
+            "norm": norm,
+            "images": kind == "images",
+            "rate": rate,
+        }
+        for kind, norm, rate in (
+            ("dense", False, 0.3),
+            ("dense", True, 1.0),
+            ("images", False, 0.3),
+            ("images", True, 1.0),
+        )
+    },
+    grid=(0.1, 0.3, 1.0),
+    aim=lambda record: record["clean"],
+)
+
+
+TARGETS = "same", "dim", "inverted", "noisy", "same, only 0 and 1", "dim, only 0 and 1"
+
+
+def moved(seed):
+    """Train a convolutional network; score each domain before and after re-estimation.
+
+    The statistics come from training images, changed as the test images are, without labels.
+    """
+    data = standardised()
+    low, high = data.x_train.min(), data.x_train.max()
+    x, x_test = (v.reshape(-1, 8, 8, 1) for v in (data.x_train, data.x_test))
+    data = data._replace(x_train=x, x_test=x_test)
+    network = convolutional(seed, batch_norm)
+    learn(network, seed=seed, rate=0.3, steps=210, data=data)
+    rng = np.random.default_rng(seed)
+
+    def domains(x, y):
+        dim, few = low + (x - low) * 0.3, y < 2
+        noisy = x + rng.normal(0, 1, x.shape)
+        whole = [(x, y), (dim, y), (low + high - x, y), (noisy, y)]
+        return [*whole, (x[few], y[few]), (dim[few], y[few])]
+
+    seen, scored = domains(x, data.y_train), domains(x_test, data.y_test)
+    score(network, data)  # leaves the statistics of the source
+    before, after = [float(accuracy(network, *pair)) for pair in scored], []
+    for (there, _), pair in zip(seen, scored, strict=True):
+        recalibrate(network, [there])
+        after.append(float(accuracy(network, *pair)))
+    return {"before": before, "after": after}
+
+
+MOVED = Experiment(moved, {"batch norm": {}})

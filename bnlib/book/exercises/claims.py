@@ -1,0 +1,200 @@
+"""Checkers for the chapter that weighs what is said of batch norm."""
+
+import numpy as np
+
+from bnlib import BatchNorm
+from bnlib.book.claims import Claim, weigh
+from bnlib.book.data import stored
+from bnlib.book.exercises import NotYet, checker
+
+__all__ = ["chance", "effective", "flaws", "refuted", "weighed"]
+
+FLAWS = {"tautology", "control", "seeds"}
+
+
+@checker
+def flaws(answer):
+    """Check which experiment is a tautology, which lacks a fair control, which lacks seeds."""
+    if not isinstance(answer, dict) or set(answer) != {"A", "B", "C"}:
+        raise NotYet('Give a dict such as {"A": "seeds", "B": "control", "C": ...}.')
+    if unknown := set(answer.values()) - FLAWS:
+        raise NotYet(
+            f"The flaws are {sorted(FLAWS)}; {sorted(map(str, unknown))} is none."
+        )
+    if answer["A"] != "tautology":
+        raise NotYet("Could experiment A have come out otherwise, with any network?")
+    if answer["B"] != "control":
+        raise NotYet(
+            "Experiment B has seeds enough. Had the other network learned at all?"
+        )
+    if answer["C"] != "seeds":
+        raise NotYet("Experiment C compares like with like. How often?")
+    return "Each flaw is in one experiment, and each alone makes it worthless."
+
+
+class Frozen(BatchNorm):
+    """A layer of which the claim is true: training uses the statistics of inference."""
+
+    def __call__(self, x, *, training, **_):
+        return super().__call__(x, training=False)
+
+
+class Leaking(BatchNorm):
+    """A layer whose inference depends on the batch too."""
+
+    def __call__(self, x, *, training, **options):
+        y = super().__call__(x, training=training, **options)
+        return y if training else y - np.mean(y, axis=0)
+
+
+def _measured(answer, layer, seed):
+    found = answer(layer(3), seed)
+    if not isinstance(found, dict) or not {"training", "inference"} <= set(found):
+        raise NotYet('Return a dict with two numbers, "training" and "inference".')
+    return float(found["training"]), float(found["inference"])
+
+
+@checker
+def refuted(answer):
+    """Check an experiment on "in training, an example's output does not depend on its batch".
+
+    It is called as `answer(layer, seed)`, with a layer for three channels: batch norm, one of which
+    the claim is true, and one whose inference depends on the batch.
+    """
+    found = [_measured(answer, BatchNorm, seed) for seed in (0, 1, 2)]
+    training, inference = np.array(found).T
+    if _measured(answer, BatchNorm, 0) != found[0]:
+        raise NotYet("Called twice with seed 0, it measures two different things.")
+    if len(set(training)) < 3:
+        raise NotYet("Three seeds measure the same. Draw the batches by the seed.")
+    if np.any(training < 1e-3):
+        raise NotYet(
+            "In training the output hardly differs. Is the rest of the batch another?"
+        )
+    if np.any(inference != 0):
+        raise NotYet(
+            "The control fails: in inference the output must be the same, to the last digit. "
+            "Does a call between the two move the statistics? Pass update=False."
+        )
+    if _measured(answer, Frozen, 0)[0] != 0:
+        raise NotYet(
+            "Your experiment refutes the claim for a layer of which it is true. Measure the layer "
+            "that is given, and the same example in both batches."
+        )
+    if _measured(answer, Leaking, 0)[1] < 1e-3:
+        raise NotYet(
+            "Your control cannot fail: with a layer whose inference does depend on the batch it "
+            "still gives 0. Measure inference as you measure training."
+        )
+    return "The claim is refuted in every seed, and it could have come out otherwise."
+
+
+@checker
+def effective(answer):
+    """Check the effective rate after t steps: `answer(rate, c, size, t)`."""
+    cases = [(0.1, 1.0, 50.0, 0), (1.0, 2.0, 10.0, 100), (30.0, 1.5, 80.0, 1000)]
+    for rate, c, size, t in cases:
+        got = answer(rate, c, size, t)
+        if got is None or got is ...:
+            raise NotYet("The function returns nothing so far.")
+        grown = np.sqrt(size**2 + 2 * rate**2 * c**2 * t)
+        if np.isclose(got, rate / grown):
+            continue
+        if t == 0:
+            raise NotYet("Before the first step it is the rate over the squared norm.")
+        if np.isclose(got, grown):
+            raise NotYet("That is the squared norm. The effective rate divides by it.")
+        if np.isclose(got, rate / np.sqrt(size**2 + rate**2 * c**2 * t)):
+            raise NotYet("Nearly: the derivative of a square brings a factor of 2.")
+        if np.isclose(got, rate / (size + rate**2 * c**2 * t / size)):
+            raise NotYet(
+                "The gradient shrinks while the weights grow: c over the norm."
+            )
+        if np.isclose(got, rate / (size + 2 * rate**2 * c**2 * t)):
+            raise NotYet(
+                "Nearly: what grows evenly is the square of the squared norm. Start from its "
+                "square, and take the root in the end."
+            )
+        if np.isclose(got, rate / grown**2) or np.isclose(got, rate / np.sqrt(grown)):
+            raise NotYet(
+                "The effective rate divides by the squared norm: neither its root nor its square."
+            )
+        raise NotYet(
+            f"For rate {rate}, c {c}, size {size} and {t} steps it is not right."
+        )
+    return "After many steps it is 1 / (c sqrt(2 t)), whatever the rate was."
+
+
+@checker
+def chance(answer):
+    """Check the probability that a coin makes a prediction true, and false, of eight seeds."""
+    try:
+        true, either = (float(each) for each in answer)
+    except (TypeError, ValueError):
+        raise NotYet("Give two numbers: for true, and for true or false.") from None
+    if np.isclose(true, 1 / 256):
+        raise NotYet("That is eight of eight. Seven are enough.")
+    if np.isclose(true, 8 / 256):
+        raise NotYet("That is exactly seven. Eight of eight count as well.")
+    if not np.isclose(true, 9 / 256, rtol=0.02):
+        raise NotYet("Count the rows of eight coins that have seven heads or eight.")
+    if not np.isclose(either, 18 / 256, rtol=0.02):
+        raise NotYet("The first is right. A prediction is false with one head at most.")
+    return "Nine in 256, and as many on the other side."
+
+
+@checker
+def weighed(answer):
+    """Check a claim about the twenty layers of the experiment "deep", and weigh it."""
+    if not isinstance(answer, Claim):
+        raise NotYet("Give a Claim.")
+    if answer.experiment != "deep":
+        raise NotYet('The experiment that has the runs is "deep".')
+    words = (answer.gist, answer.refuted_if, answer.conditions)
+    if not all(isinstance(each, str) and each.strip(" .") for each in words):
+        raise NotYet("Say in words the gist, what would refute it, and the conditions.")
+
+    def planted(sigmoid, relu):
+        """Make accuracies with these gains, in eight seeds."""
+        gains = {"sigmoid 20": sigmoid, "relu 20": relu, "relu 50": 0.0}
+        plain = np.linspace(0.1, 0.3, 8)
+        return lambda measure, setting: (
+            plain + gains[setting.split(",")[0]] * setting.endswith("batch norm")
+        )
+
+    for gains, expected in (
+        ((0.6, 0.3), True),
+        ((0.3, 0.6), False),
+        ((0.4, 0.399), False),
+    ):
+        try:
+            came = np.asarray(answer.core(planted(*gains)))
+        except KeyError as error:
+            raise NotYet(
+                f"The experiment has no setting {error}. See EXPERIMENTS."
+            ) from None
+        if came.shape != (8,) or came.dtype != bool:
+            raise NotYet("The core must return True or False for each seed.")
+        if np.all(came == expected):
+            continue
+        if gains == (0.4, 0.399):
+            raise NotYet(
+                "A tenth of a point more is enough for your core. Ask for a margin."
+            )
+        raise NotYet(
+            f"With gains of {gains[0]} for sigmoid and {gains[1]} for ReLU the core should be "
+            f"{expected} in all seeds."
+        )
+    if not answer.control:
+        raise NotYet("What must be true in any case? Give a control.")
+    names = list(answer.control)
+    if all(np.all(answer.control[name](planted(0.0, 0.0))) for name in names):
+        raise NotYet(
+            "Your control does not fail when nothing learns at all: what would it tell?"
+        )
+    found = weigh(answer, stored("claims")["records"]["deep"])
+    if answer.stated != found.verdict:
+        raise NotYet(
+            f'You state "{answer.stated}". From the records follows "{found.verdict}".'
+        )
+    return f"Core {found.rows[0][1]}: {found.verdict}. Your margin and your control decided it."
