@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import bnlib
-from bnlib import blocks
+from bnlib import blocks, variants
 
 Floats = NDArray[np.floating]
 
@@ -59,3 +59,36 @@ counted: bnlib.ParameterCount = bnlib.count_parameters(3, center=False)
 kernel, bias = bnlib.fold(np.ones((2, 3)), None, mean, variance)
 kernel, bias = bnlib.fold_forward(np.ones((3, 2)), None, mean, variance)
 blocks.use("numpy", threads=1)
+
+# Other norms of activations, and their gradients
+layered: Floats = variants.layer_norm(x, np.ones((5, 3)), axis=(1, 2), epsilon=1e-5)
+layered = variants.instance_norm(x.tolist(), [1, 2, 3], [0, 0, 0], axis=-1)
+layered = variants.group_norm(x, 3, gamma=[1, 2, 3])
+layered = variants.ghost_batch_norm(x[:10], 5, beta=(1, 2, 3))
+layered = variants.rms_norm(x, [1.0] * 3)
+layered = variants.pixel_norm(x, epsilon=1e-8)
+layered = variants.filter_response_norm(x, tau=[0, 0, 0])
+layered = variants.dynamic_tanh(x, 0.5, [1, 2, 3])
+renormed, own = variants.batch_renorm(x, mean, variance, rmax=3, dmax=5, rmin=0)
+assert_type(own, bnlib.Moments)
+back, grad_gamma, grad_beta = variants.layer_norm_backward(y, x)
+back, grad_gamma, grad_beta = variants.instance_norm_backward(y, x, [1, 2, 3])
+back, grad_gamma, grad_beta = variants.group_norm_backward(y, x, 3)
+back, grad_gamma, grad_beta = variants.ghost_batch_norm_backward(y[:10], x[:10], 5)
+back, grad_gamma = variants.rms_norm_backward(y, x)
+back = variants.pixel_norm_backward(y, x)
+back, *grads = variants.filter_response_norm_backward(y, x, tau=[0, 0, 0])
+back, slope, *grads = variants.dynamic_tanh_backward(y, x, 0.5)
+assert_type(slope, float)
+back, grad_gamma, grad_beta = variants.batch_renorm_backward(y, x, mean, variance)
+
+# Norms of weights, and their gradients
+kernel = np.random.default_rng(0).normal(size=(3, 3, 2, 4))
+weights: Floats = variants.weight_norm(kernel, [1, 2, 3, 4])
+weights = variants.weight_standardization(kernel, axis=-1)
+weights = variants.scaled_weight_standardization(kernel, 1.71)
+weights, u = variants.spectral_norm(kernel, [1, 2, 3, 4], steps=2)
+back, grad_gain = variants.weight_norm_backward(weights, kernel, [1, 2, 3, 4])
+back = variants.weight_standardization_backward(weights, kernel)
+back, grad_gain = variants.scaled_weight_standardization_backward(weights, kernel)
+back = variants.spectral_norm_backward(weights, kernel, u)

@@ -529,7 +529,7 @@ def helper(x): ...
 @pytest.mark.parametrize(
     ("script", "modules"),
     [
-        ("user_script.py", ["__init__", "blocks"]),
+        ("user_script.py", ["__init__", "blocks", "variants"]),
         (
             "user_script_frameworks.py",
             ["tf_ops", "keras", "conventions", "replicas", "conformance"],
