@@ -78,23 +78,45 @@ class Norm:
     def backward(self, grad_y):
         """Return grad_x; the gradients of the parameters are left in `gradients`."""
         grad_x, *grads = self._backward(grad_y, self._x, *self.parameters.values())
+        grads = map(np.asarray, grads)  # that of a single number is an array too
         self.gradients = dict(zip(self.parameters, grads, strict=True))
         return grad_x
 
 
 def layer(channels):
-    """Make a layer norm over the channels."""
+    """Make a layer norm over the channels.
+
+    Args:
+        channels: C.
+
+    Returns:
+        A `Norm`.
+    """
     return Norm(layer_norm, _without_beta(layer_norm_backward), **_vectors(channels))
 
 
 def instance(channels):
-    """Make an instance norm."""
+    """Make an instance norm.
+
+    Args:
+        channels: C.
+
+    Returns:
+        A `Norm`.
+    """
     back = _without_beta(instance_norm_backward)
     return Norm(instance_norm, back, **_vectors(channels))
 
 
 def group(groups):
-    """Return a function of the number of channels that makes a norm of so many groups."""
+    """Choose a number of groups.
+
+    Args:
+        groups: how many.
+
+    Returns:
+        A function of the number of channels that makes a `Norm`.
+    """
 
     def forward(x, gamma, beta):
         return group_norm(x, groups, gamma, beta)
@@ -106,12 +128,27 @@ def group(groups):
 
 
 def rms(channels):
-    """Make an RMS norm, which has no beta."""
+    """Make an RMS norm, which has no beta.
+
+    Args:
+        channels: C.
+
+    Returns:
+        A `Norm`.
+    """
     return Norm(rms_norm, rms_norm_backward, gamma=np.ones(channels))
 
 
 def squash(channels, alpha=0.5):
-    """Make a dynamic tanh that starts at this alpha."""
+    """Make a dynamic tanh.
+
+    Args:
+        channels: C.
+        alpha: where the one slope starts that all channels share.
+
+    Returns:
+        A `Norm`.
+    """
 
     def backward(grad_y, x, alpha, gamma, beta):
         return dynamic_tanh_backward(grad_y, x, alpha, gamma)

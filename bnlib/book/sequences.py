@@ -10,8 +10,16 @@ from bnlib.book.network import Activation, Dense, Network
 from bnlib.layer import BatchNorm
 from bnlib.moments import merge_moments, moments
 
-__all__ = ["Attention", "Average", "Each", "Places", "Recurrent", "Residual"]
-__all__ += ["attentive", "recurrent"]
+__all__ = [
+    "Attention",
+    "Average",
+    "Each",
+    "Places",
+    "Recurrent",
+    "Residual",
+    "attentive",
+    "recurrent",
+]
 
 
 class Recurrent:
@@ -124,7 +132,10 @@ def recurrent(norm=None, seed=0, *, steps=8, inputs=8, units=48, outputs=10):
 
 
 class Each(Dense):
-    """A dense layer, the same for each token: `(N, T, D)` to `(N, T, C)`."""
+    """A dense layer, the same for each token: `(N, T, D)` to `(N, T, C)`.
+
+    Args: as `Dense`.
+    """
 
     def __call__(self, x, *, training):
         """Map each token."""
@@ -202,7 +213,12 @@ class Attention:
 
 
 class Average:
-    """The mean of all tokens: `(N, T, C)` to `(N, C)`."""
+    """The mean of all tokens: `(N, T, C)` to `(N, C)`.
+
+    Attributes:
+        parameters: an empty dict.
+        gradients: an empty dict.
+    """
 
     def __init__(self):
         self.parameters, self.gradients = {}, {}
