@@ -29,10 +29,12 @@ from bnlib.book.exercises import replicas as on_replicas
 from bnlib.book.exercises import shipping as on_shipping
 from bnlib.book.exercises import tf_ops as on_tf_ops
 from bnlib.book.exercises import transform as on_transform
+from bnlib.book.exercises import variants as on_variants
 from bnlib.book.exercises import wild as on_wild
 from bnlib.book.network import Activation, Conv2D, Dense, Network, recalibrate
 from bnlib.book.tf_network import PlainNorm
 from bnlib.doctor import Fault
+from bnlib.variants import weight_norm_backward
 
 
 def hidden(x, mask, faulty=False):
@@ -42,6 +44,16 @@ def hidden(x, mask, faulty=False):
     away = kept - mean
     away = away if faulty else np.where(mask[:, None], away, 0)
     return mean, (away**2).sum(axis=0) / mask.sum()
+
+
+def grouped(x, groups, mixed=False):
+    """Group norm, or the same of channels first where they are last."""
+    n, h, w, c = x.shape
+    shape = (n, groups, -1) if mixed else (n, h * w, groups, c // groups)
+    axes = -1 if mixed else (1, 3)
+    cut = x.reshape(shape)
+    mean, variance = (f(axis=axes, keepdims=True) for f in (cut.mean, cut.var))
+    return ((cut - mean) / np.sqrt(variance + 1e-5)).reshape(x.shape)
 
 
 def averaged_variances(mean_a, variance_a, n_a, mean_b, variance_b, n_b):
@@ -1041,6 +1053,51 @@ ANSWERS = [
     (on_keras.shared, (4, 104), "variance of the two means"),
     (on_keras.shared, (4, 25), "left out the 4 within"),
     (on_keras.shared, 4, "two numbers"),
+    # variants
+    (on_variants.means, (32, 8, 256, 32), "Correct. Only batch norm's"),
+    (on_variants.means, (8, 8, 256, 32), "one mean for each channel"),
+    (on_variants.means, (32, 32, 256, 32), "one mean for each example"),
+    (on_variants.means, (32, 8, 32, 32), "each channel of each example"),
+    (on_variants.means, (32, 8, 256, 4), "How many examples"),
+    (on_variants.means, (32, 8, 256, 8), "each group of each example"),
+    (on_variants.means, 4, "four numbers"),
+    (on_variants.groups, lambda x, groups: grouped(x, groups), "Correct. One group"),
+    (
+        on_variants.groups,
+        lambda x, groups: grouped(x, groups, mixed=True),
+        "a strip of the image",
+    ),
+    (on_variants.groups, lambda x, groups: grouped(x, 1), "values differ from"),
+    (on_variants.groups, lambda x, groups: x[0], "should have shape"),
+    (on_variants.direction, weight_norm_backward, "Correct. grad_v is at right"),
+    (
+        on_variants.direction,
+        lambda grad, v, g: (grad, (grad * v).sum(axis=0)),
+        "not v",
+    ),
+    (on_variants.direction, lambda grad, v, g: (grad, g), "column by column"),
+    (
+        on_variants.direction,
+        lambda grad, v, g: (
+            g / np.sqrt((v**2).sum(axis=0)) * grad,
+            weight_norm_backward(grad, v, g)[1],
+        ),
+        "the length depends on v",
+    ),
+    (
+        on_variants.direction,
+        lambda grad, v, g: (grad, weight_norm_backward(grad, v, g)[1]),
+        "at right angles to v; its product",
+    ),
+    (on_variants.direction, lambda grad, v, g: grad, "two arrays"),
+    (on_variants.blind, on_variants.BLIND, "Correct. What a norm averages"),
+    (
+        on_variants.blind,
+        on_variants.BLIND | {"batch": {"one image brighter"}},
+        "it does notice",
+    ),
+    (on_variants.blind, on_variants.BLIND | {"layer": set()}, "blind to 3 more"),
+    (on_variants.blind, {}, "with the keys"),
     # appendix
     (on_wild.stall, (1, 2), "Correct. It never leaves 1"),
     (on_wild.stall, (0.5, 8), "where float32 takes it"),
@@ -1217,6 +1274,7 @@ def test_every_checker_has_a_right_and_a_wrong_answer_here():
         on_replicas,
         on_tf_ops,
         on_transform,
+        on_variants,
     ):
         for name in module.__all__:
             verdicts = {

@@ -1,0 +1,107 @@
+"""Checkers for the chapter on the other norms."""
+
+import numpy as np
+
+from bnlib.book.exercises import NotYet, arrays, checker, close
+from bnlib.variants import group_norm, weight_norm_backward
+
+__all__ = ["blind", "direction", "groups", "means"]
+
+
+@checker
+def means(answer):
+    """Check `answer`: how many means batch, layer, instance and group norm take of one array."""
+    if not isinstance(answer, (tuple, list)) or len(answer) != 4:
+        raise NotYet("Give four numbers: batch, layer, instance, group norm.")
+    batch, layer, instance, group = map(int, answer)
+    if batch != 32:
+        raise NotYet("Batch norm has one mean for each channel.")
+    if layer != 8:
+        raise NotYet("Layer norm, over space and channels: one mean for each example.")
+    if instance != 8 * 32:
+        raise NotYet("Instance norm: one for each channel of each example.")
+    if group == 4:
+        raise NotYet("Group norm has four groups in each example. How many examples?")
+    if group != 8 * 4:
+        raise NotYet("Group norm: one for each group of each example.")
+    return "Only batch norm's count does not grow with the batch."
+
+
+@checker
+def groups(answer):
+    """Check `answer(x, groups)`: group norm without gamma and beta, channels last."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(2, [1, 2, 3, 5, 1, 2], (3, 4, 5, 6)) + rng.normal(size=(3, 1, 1, 6))
+    for number in (1, 2, 3, 6):
+        (y,) = arrays([answer(x.copy(), number)], ["y"], x.shape)
+        right = group_norm(x, number)
+        if close(y, right, 1e-4):
+            continue
+        wrong = _mixed(x, number)
+        if number > 1 and close(y, wrong, 1e-4):
+            raise NotYet(
+                f"With {number} groups: each of yours holds a strip of the image with all its "
+                "channels. A reshape cuts the last axis only if you name it apart."
+            )
+        raise NotYet(f"With {number} groups the values differ from the library's.")
+    return "One group is layer norm, a group for each channel is instance norm."
+
+
+def _mixed(x, number):
+    """Cut an image in groups as if its channels came first."""
+    cut = x.reshape(len(x), number, -1)
+    mean, variance = (f(axis=-1, keepdims=True) for f in (cut.mean, cut.var))
+    return ((cut - mean) / np.sqrt(variance + 1e-5)).reshape(x.shape)
+
+
+@checker
+def direction(answer):
+    """Check `answer(grad_kernel, v, g)`: the gradients of v and g in weight norm."""
+    rng = np.random.default_rng(1)
+    grad, v, g = rng.normal(size=(7, 3)), rng.normal(size=(7, 3)), rng.uniform(1, 2, 3)
+    returned = answer(grad.copy(), v.copy(), g.copy())
+    if not isinstance(returned, (tuple, list)) or len(returned) != 2:
+        raise NotYet("Return two arrays: grad_v, grad_g.")
+    (grad_v,) = arrays(returned[:1], ["grad_v"], v.shape)
+    (grad_g,) = arrays(returned[1:], ["grad_g"], g.shape)
+    right_v, right_g = weight_norm_backward(grad, v, g)
+    length = np.sqrt((v**2).sum(axis=0))
+    if close(grad_g, right_g * length):
+        raise NotYet("grad_g: g multiplies v / |v|, not v.")
+    if not close(grad_g, right_g):
+        raise NotYet("grad_g: sum the gradient times the direction, column by column.")
+    if close(grad_v, g / length * grad):
+        raise NotYet("grad_g is right. grad_v: the length depends on v too.")
+    if not close(grad_v, right_v):
+        along = np.abs((grad_v * v).sum(axis=0)).max()
+        raise NotYet(
+            "grad_g is right. grad_v must be at right angles to v; its product with v is "
+            f"{along:.2g}."
+        )
+    return "grad_v is at right angles to v: a step turns v, and makes it longer."
+
+
+BLIND = {
+    "batch": {"whole batch brighter"},
+    "layer": {"one image brighter", "whole batch brighter", "other images replaced"},
+    "instance": {
+        "one image brighter",
+        "whole batch brighter",
+        "other images replaced",
+        "one channel brighter",
+    },
+}
+
+
+@checker
+def blind(answer):
+    """Check `answer`: for each norm the changes that leave the output for image 0 as it was."""
+    if not isinstance(answer, dict) or set(answer) != set(BLIND):
+        raise NotYet(f"Give a dict with the keys {', '.join(BLIND)}.")
+    for norm, changes in BLIND.items():
+        mine = set(answer[norm])
+        if extra := mine - changes:
+            raise NotYet(f"{norm}: it does notice {sorted(extra)[0]!r}.")
+        if missing := changes - mine:
+            raise NotYet(f"{norm}: it is blind to {len(missing)} more.")
+    return "What a norm averages over, it cannot see move as one."
