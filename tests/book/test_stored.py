@@ -2,7 +2,7 @@
 
 import pytest
 
-from benchmarks import network
+from benchmarks import network, variants
 from bnlib.book.data import stored
 
 CALM = [  # activation, norm, depth
@@ -23,3 +23,24 @@ def test_runs_of_chapter_1_come_again(activation, norm, depth):
     ways = [network.epochs(network.standardised(), **setting, seed=s) for s in (0, 7)]
     kept = [record["accuracies"][seed] for seed in (0, 7)]
     assert [way[-1] for way in ways] == pytest.approx(kept, abs=0.02)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("part", "setting", "seed", "run", "options"),
+    [
+        ("contrast", "early", 0, variants.contrast, {"norm": "early"}),
+        ("contrast", "halves", 4, variants.contrast, {"norm": "halves"}),
+        ("weights", "batch 0.1", 1, variants.weights, {"kind": "batch", "rate": 0.1}),
+        ("recurrent", "layer 64", 2, variants.rows, {"norm": "layer", "batch": 64}),
+    ],
+)
+def test_runs_of_chapter_14_come_again(part, setting, seed, run, options):
+    options |= {"depth": 16} if part == "weights" else {}
+    [record] = [
+        each
+        for each in stored(f"variants_{part}")["records"]
+        if (each["setting"], each["seed"]) == (setting, seed)
+    ]
+    for name, value in run(seed, **options).items():
+        assert value == pytest.approx(record[name], abs=0.02)
