@@ -4,14 +4,15 @@ A layer that normalises activations measures `moments` over some axes, normalise
 scales and shifts. What tells one norm from another is which axes are averaged over, and which
 axes gamma and beta run along:
 
-    norm          averages over               gamma and beta
-    batch         examples and space          channels
-    ghost batch   some examples and space     channels
-    layer         the axes that you name      the same axes
-    instance      space                       channels
-    group         space and some channels     channels
-    rms, pixel    channels; the mean is 0     channels; pixel norm has none
-    frn           space; the mean is 0        channels
+| norm | averages over | gamma and beta run along |
+|---|---|---|
+| batch | examples and space | channels |
+| ghost batch | some examples, and space | channels |
+| layer | the axes that you name | the same axes |
+| instance | space | channels |
+| group | space and some channels | channels |
+| RMS, pixel | the axes that you name; the mean is 0 | the same axes; pixel norm has none |
+| filter response | space; the mean is 0 | channels |
 
 `batch_renorm` is batch norm whose scale and shift lead to the statistics of the population, and
 `dynamic_tanh` measures nothing. The norms of weights do the same to a kernel. Each function has a

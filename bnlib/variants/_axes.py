@@ -89,7 +89,8 @@ def instance_norm(
         gamma: shape `(C,)`; None means 1.
         beta: shape `(C,)`; None means 0.
         axis: the axis of the channels: -1 for channels last, 1 for channels first.
-        epsilon: guard inside the root. The paper gives no value; PyTorch and ONNX use 1e-5.
+        epsilon: guard inside the root. The paper gives no value; PyTorch and ONNX use 1e-5, Flax
+            1e-6.
 
     Returns:
         y, shape and dtype of x (float64 for integers).

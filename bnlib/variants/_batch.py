@@ -33,7 +33,8 @@ def ghost_batch_norm(
 ) -> Array:
     """Cut a batch into ghosts of so many examples, and batch-normalise each apart.
 
-    What each replica does when batch norm is not synchronised, on one device.
+    What each replica does when batch norm is not synchronised, on one device. `virtual_batch_size`
+    of TensorFlow 1 and of `bnlib.keras` cuts otherwise: every (N / size)th example is in one ghost.
 
     Args:
         x: shape `(N, ..., C)`, the examples on axis 0.
@@ -116,7 +117,8 @@ def batch_renorm(
 ) -> tuple[Array, Moments]:
     """Normalise by the batch, then go over to the statistics of the population, within limits.
 
-        r = clip(sigma / moving_sigma, rmin, rmax)            sigma = sqrt(variance + epsilon)
+        sigma = sqrt(variance + epsilon), and moving_sigma likewise
+        r = clip(sigma / moving_sigma, rmin, rmax)
         d = clip((mean - moving_mean) / moving_sigma, -dmax, dmax)
         y = gamma * ((x - mean) / sigma * r + d) + beta
 

@@ -49,7 +49,7 @@ def as_divisor(name, value, whole, what):
     except TypeError:
         raise TypeError(f"{name} must be an integer; got {value!r}.") from None
     if number < 1 or whole % number:
-        divisors = [n for n in range(1, whole + 1) if whole % n == 0]
+        divisors = [n for n in range(1, whole + 1) if whole % n == 0] or [1]
         raise ValueError(
             f"{name} must divide the {whole} {what} of x; got {number}. "
             f"Choose among {shortened(divisors)}."

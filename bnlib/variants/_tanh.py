@@ -27,8 +27,8 @@ def dynamic_tanh(
 
     Args:
         x: shape `(N, ..., C)`, any real dtype. It may be empty.
-        alpha: one learned number; the paper begins with 0.5, and in large language models with
-            less.
+        alpha: one learned number; the paper begins with 0.5, but tunes it for large language
+            models.
         gamma: shape `(C,)`; None means 1.
         beta: shape `(C,)`; None means 0.
         axis: the axis, or tuple of axes, of gamma and beta.

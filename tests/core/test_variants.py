@@ -694,6 +694,27 @@ def test_float32_of_large_mean_is_as_accurate_as_float32_can_be(name, mean):
         assert np.abs(got - truth).max() <= 1e-6 * np.abs(truth).max()
 
 
+@pytest.mark.parametrize("dtype", ["f4", "f8"])
+@pytest.mark.parametrize("name", GROUPS)
+def test_large_arrays_agree_with_long_doubles(name, dtype):
+    """Some go the fast way of `bnlib.blocks`, which has no long doubles."""
+    shape = (40, 10, 10, 6)
+    values, settings = point(name, shape, (6,)), SETTINGS.get(name, {})
+    [key] = (k for k in ("x", "v", "kernel") if k in values)
+    values[key], grad_y = values[key].astype(dtype), normal(shape, 2).astype(dtype)
+    finer = values | {key: values[key].astype(np.longdouble)}
+    y, expected = (forward(name, **v, **settings) for v in (values, finer))
+    atol = 4 * np.finfo(dtype).eps
+    np.testing.assert_allclose(
+        y, expected.astype("f8"), rtol=0, atol=atol * np.abs(y).max()
+    )
+    grads = backward(name, grad_y, **values, **settings)
+    exact = backward(name, grad_y.astype(np.longdouble), **finer, **settings)
+    for got, truth in zip(grads, exact, strict=True):
+        most = 1e-5 if dtype == "f4" else 1e-12
+        assert np.abs(got - truth).max() <= most * np.abs(truth).max()
+
+
 def test_that_textbook_code_would_fail_there():
     x = (1e6 + 3 * normal((4, 60), 1)).astype(np.float32)
     mean = x.mean(axis=1, keepdims=True)

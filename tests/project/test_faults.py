@@ -401,6 +401,127 @@ FAULTS = {
         "def on_test_start(",
         "test_recalibrate.py::test_the_callback_before_each_second_validation",
     ),
+    "layer norm averages over the examples": (
+        "variants/_axes.py",
+        "axis=axis, axes=axis, epsilon=epsilon)[0]",
+        "axis=axis, epsilon=epsilon)[0]",
+        "test_variants.py::test_against_the_loop",
+    ),
+    "instance norm averages over the examples": (
+        "variants/_axes.py",
+        "    axes = space(x.shape, axis)\n",
+        "    axes = (0, *space(x.shape, axis))\n",
+        "test_variants.py::test_against_the_loop",
+    ),
+    "groups of channels that lie apart": (
+        "variants/_axes.py",
+        "if a != channel)",
+        "if a != members)",
+        "test_variants.py::test_groups_are_neighbouring_channels",
+    ),
+    "ghosts of examples that lie apart": (
+        "variants/_batch.py",
+        "for a in range(1, len(split)) if a not in channels",
+        "for a in range(len(split)) if a != 1 and a not in channels",
+        "test_variants.py::test_ghosts_are_neighbours_and_alone",
+    ),
+    "the gradient of renorm goes through r and d": (
+        "variants/_batch.py",
+        "    return grad_x, r * along",
+        "    grad_x = grad_y * (scale / np.sqrt(batch.variance + epsilon))\n"
+        "    return grad_x, r * along",
+        "test_variants.py::test_renorm_holds_r_and_d_constant",
+    ),
+    "the gradient of renorm's gamma forgets d": (
+        "variants/_batch.py",
+        "r * along + d * grad_beta",
+        "r * along",
+        "test_variants.py::test_renorm_holds_r_and_d_constant",
+    ),
+    "r upside down": (
+        "variants/_batch.py",
+        "r = np.sqrt(batch.variance + epsilon) / moving_sigma",
+        "r = moving_sigma / np.sqrt(batch.variance + epsilon)",
+        "test_variants.py::test_renorm_wide_open_is_inference",
+    ),
+    "r has no lower limit": (
+        "variants/_batch.py",
+        "(1 / rmax if rmax else math.inf)",
+        "0.0",
+        "test_variants.py::test_the_loop_of_renorm_meets_both_limits_and_neither",
+    ),
+    "d is limited on one side": (
+        "variants/_batch.py",
+        "np.clip(d, -dmax, dmax)",
+        "np.minimum(d, dmax)",
+        "test_variants.py::test_the_loop_of_renorm_meets_both_limits_and_neither",
+    ),
+    "RMS norm divides by the deviation": (
+        "variants/_square.py",
+        "variance + mean * mean, epsilon",
+        "variance, epsilon",
+        "test_variants.py::test_against_the_loop",
+    ),
+    "epsilon outside of the root": (
+        "variants/_square.py",
+        "inverse = inverse_deviation(variance + mean * mean, epsilon)",
+        "inverse = 1 / (np.sqrt(variance + mean * mean) + epsilon)",
+        "test_variants.py::test_against_the_loop",
+    ),
+    "the root mean square is a constant": (
+        "variants/_square.py",
+        "(grad_x_hat - x_hat * (along / batch.count)) * inverse",
+        "grad_x_hat * inverse",
+        "test_variants.py::test_central_differences_in_random_directions",
+    ),
+    "Bessel's count in the backward pass": (
+        "variants/_square.py",
+        "along / batch.count",
+        "along / (batch.count - 1)",
+        "test_variants.py::test_central_differences_in_random_directions",
+    ),
+    "what the threshold hides gets a gradient": (
+        "variants/_square.py",
+        "grad_y = np.where(hidden, 0, grad_y)",
+        "grad_y = grad_y + 0",
+        "test_variants.py::test_the_thresholds_gradient_goes_to_one_of_two",
+    ),
+    "the slope of tanh is not squared": (
+        "variants/_tanh.py",
+        "1 - squeezed * squeezed",
+        "1 - squeezed",
+        "test_variants.py::test_central_differences_in_random_directions",
+    ),
+    "weight norm takes the length of v for a constant": (
+        "variants/_weights.py",
+        "grad_kernel - grad_g * direction",
+        "grad_kernel",
+        "test_variants.py::test_central_differences_in_random_directions",
+    ),
+    "scaled weights are divided by the fan-in itself": (
+        "variants/_weights.py",
+        "np.sqrt(fan_in)",
+        "fan_in",
+        "test_variants.py::test_against_the_loop",
+    ),
+    "the fan-in does not reach epsilon": (
+        "variants/_weights.py",
+        "as_epsilon(epsilon) / fan_in",
+        "as_epsilon(epsilon)",
+        "test_variants.py::test_against_the_loop",
+    ),
+    "u is not updated": (
+        "variants/_weights.py",
+        "sigma, u, _ = _power",
+        "sigma, *_ = _power",
+        "test_variants.py::test_many_steps_at_once_are_one_step_many_times",
+    ),
+    "the singular value is a constant": (
+        "variants/_weights.py",
+        "(grad_y - along * outer) / sigma",
+        "grad_y / sigma",
+        "test_variants.py::test_one_step_of_the_power_iteration_by_hand",
+    ),
 }
 
 

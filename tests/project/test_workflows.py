@@ -206,11 +206,16 @@ def test_the_cores_tests_need_no_more_than_its_job_installs():
 
 
 def test_the_cores_job_runs_all_of_the_core():
+    """Of packages also the private files that have examples."""
     places = [ROOT / "bnlib" / name for name in CORE]
     files = [file for p in places for file in (p.with_suffix(".py"), p / "__init__.py")]
     files = {file for file in files if file.is_file()}
     tests = {ROOT / f"tests/core/test_{name}.py" for name in CORE}
-    assert set(core_files()) == files | {test for test in tests if test.is_file()}
+    private = {file for p in places for file in p.glob("_[a-z]*.py")}
+    private = {file for file in private if ">>> " in file.read_text()}
+    assert {"_axes.py", "_settings.py"} <= {file.name for file in private}
+    expected = files | private | {test for test in tests if test.is_file()}
+    assert set(core_files()) == expected
     assert len(files) == len(set(core_files()) & tests)
 
 
