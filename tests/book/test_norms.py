@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from book.test_network import assert_gradients
+from gradients import assert_gradients
 
 from bnlib import BatchNorm, variants
 from bnlib.book import norms

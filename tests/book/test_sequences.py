@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from book.test_network import assert_gradients
+from gradients import assert_gradients
 
 from bnlib import BatchNorm
 from bnlib.book import norms

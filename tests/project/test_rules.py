@@ -490,7 +490,12 @@ def offered(node):
 
 
 KERAS_SAYS = {"keras.layer"}  # a layer's methods are Keras's, which has no types
-PLAIN = ("book.network", "book.norms", "book.sequences", "book.exercises")  # plain layers
+PLAIN = (
+    "book.network",
+    "book.norms",
+    "book.sequences",
+    "book.exercises",
+)  # plain layers
 
 
 def type_faults(root):
