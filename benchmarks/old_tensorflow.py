@@ -1,4 +1,4 @@
-"""Ask slim, the last of tf.contrib.layers, which variables it makes; for "Reading old TensorFlow".
+"""Ask slim, the last of tf.contrib.layers, and tf.layers; for "Reading old TensorFlow".
 
     python benchmarks/old_tensorflow.py [--json bnlib/book/stored/old_tensorflow.json]
 
@@ -16,6 +16,7 @@ from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
+import numpy as np
 import tensorflow as tf
 
 STORED = Path(__file__).parents[1] / "bnlib/book/stored/old_tensorflow.json"
@@ -108,6 +109,58 @@ def debiased(slim):
     return found
 
 
+LAYERS = {
+    "nothing": {},
+    "momentum=0.9": {"momentum": 0.9},
+    "epsilon=0.1": {"epsilon": 0.1},
+    "center=False": {"center": False},
+    "scale=False": {"scale": False},
+    "axis=1": {"axis": 1},
+    "gamma_initializer, beta_regularizer": {
+        "gamma_initializer": v1.constant_initializer(2.0),
+        "beta_initializer": v1.ones_initializer(),
+        "beta_regularizer": lambda beta: 0.01 * tf.reduce_sum(beta**2),
+    },
+}
+
+
+def with_layers(batch_normalization, **settings):
+    """Call tf.layers.batch_normalization on one batch, in both modes, with its updates."""
+    batch = np.random.default_rng(0).normal(1, 2, (4, 3, 2))
+    with tf.Graph().as_default(), v1.Session() as session:
+        x = tf.constant(batch)
+        y = batch_normalization(x, training=True, name="bn", **settings)
+        again = batch_normalization(x, name="bn", reuse=True, **settings)
+        updates = v1.get_collection(v1.GraphKeys.UPDATE_OPS)
+        session.run(v1.global_variables_initializer())
+        trained, _ = session.run([y, updates])
+        return {
+            "variables": [v.op.name for v in v1.global_variables()],
+            "training": trained.tolist(),
+            "no training given": session.run(again).tolist(),
+            "loss": [
+                float(v) for v in session.run(v1.losses.get_regularization_losses())
+            ],
+        }
+
+
+def refused(slim):
+    """Return what slim says to three calls that it refuses."""
+    calls = {
+        'data_format="CHWN"': ((None, 8, 8, 3), {"data_format": "CHWN"}),
+        "a placeholder without a rank": (None, {}),
+        "a placeholder without channels": ((None, 8, 8, None), {}),
+    }
+    found = {}
+    for name, (shape, settings) in calls.items():
+        with tf.Graph().as_default():
+            try:
+                slim.batch_norm(v1.placeholder(tf.float32, shape), **settings)
+            except ValueError as error:
+                found[name] = str(error).splitlines()[0]
+    return found
+
+
 def main():
     from core import surroundings  # beside this file
 
@@ -120,6 +173,12 @@ def main():
     stored = {"day": f"{datetime.date.today()}", "surroundings": where}
     stored["cases"] = {name: build(call) for name, call in cases(slim).items()}
     stored["zero_debias"] = debiased(slim)
+    layers = sys.modules["tf_keras.legacy_tf_layers.normalization"]
+    stored["tf.layers"] = {
+        name: with_layers(layers.batch_normalization, **settings)
+        for name, settings in LAYERS.items()
+    }
+    stored["refused"] = refused(slim)
     options.json.write_text(json.dumps(stored, indent=1) + "\n")
 
 

@@ -1,7 +1,7 @@
 """Make everything that lists the chapters from the one list, book/chapters.toml: `make chapters`.
 
 A file of its own is book/_toc.yml. In the others a list stands between two comments, BEGIN and END,
-and what is around them is written by hand.
+and what is around them is written by hand. One more list, book/rows.toml, becomes book/rows.md.
 """
 
 import ast
@@ -10,6 +10,8 @@ import textwrap
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
+
+from tools import rows
 
 ROOT = Path(__file__).resolve().parents[1]
 WIDTH = 120  # of a line in the pages
@@ -172,6 +174,23 @@ def refer_to_exercises(root, pages):
     return autodoc("bnlib.book.exercises", "bnlib.book.exercises.build", *there)
 
 
+def number_pages(root, pages):
+    """Give the number and the title of each page that is a notebook; the appendix has no number."""
+    return {
+        page.page: (
+            str(page.number or ""),
+            page.title or first_heading(root, page.page),
+        )
+        for page in pages
+        if "/" in page.page
+    }
+
+
+def first_heading(root, page):
+    text = (root / f"text/{page}.md").read_text(encoding="utf-8")
+    return re.search(r"^# (.+)$", text, re.MULTILINE)[1]
+
+
 def autodoc(*modules):
     directives = [f".. automodule:: {module}\n   :members:" for module in modules]
     return "```{eval-rst}\n" + "\n\n".join(directives) + "\n```"
@@ -191,7 +210,8 @@ def make_all(root: Path) -> dict[Path, str]:
         ValueError: If a file lacks its two comments.
     """
     parts = read_parts(root)
-    pages = [page for part in parts for page in part.pages if page.paper]
+    everything = [page for part in parts for page in part.pages]
+    pages = [page for page in everything if page.paper]
     lists = {
         "book/index.md": {"chapters": list_chapters(parts)},
         "book/code_map.md": {"modules": map_code(root, pages)},
@@ -200,6 +220,9 @@ def make_all(root: Path) -> dict[Path, str]:
             "exercises": refer_to_exercises(root, pages),
         },
         "README.md": {"modules": list_modules(root, pages)},
+        "book/rows.md": {
+            "rows": rows.write_tables(root, number_pages(root, everything))
+        },
     }
     made = {root / "book/_toc.yml": make_toc(parts)}
     for name, filled in lists.items():

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from bnlib.book.data import stored
 from bnlib.book.workers import run_workers
 from bnlib.replicas import join_workers, mirrored, per_replica, train_step
 
@@ -428,3 +429,11 @@ def test_a_part_for_each_replica():
         per_replica(tf.distribute.get_strategy(), [1, 2])
     with pytest.raises(AttributeError):
         train_step(tf.distribute.get_strategy(), None, None, None)
+
+
+@pytest.mark.slow
+def test_what_two_processes_of_pytorch_share_comes_again():
+    pytest.importorskip("torch", reason="torch is installed beside the lock")
+    from benchmarks import torch_replicas
+
+    assert torch_replicas.replicas() == stored("torch_replicas")["ranks"]

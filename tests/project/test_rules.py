@@ -223,6 +223,7 @@ def test_what_lists_the_chapters_is_made_from_one_list():
         "api.md",
         "code_map.md",
         "index.md",
+        "rows.md",
     }
 
 
@@ -239,6 +240,12 @@ holds = "both"
 paper = "1"
 """
 
+ROWS = """
+[[group]]
+title = "One"
+rows = [{ id = "A1", asks = "Why?", at = ["part1/02_moments#because"] }]
+"""
+
 
 @pytest.fixture
 def listed(tmp_path):
@@ -249,8 +256,10 @@ def listed(tmp_path):
         {
             "bnlib/moments.py": '__all__ = ["Moments", "moments"]',
             "text/part1/02_moments.md": "---\nx: 1\n---\n\n# Moments\n\nText.\n",
-            "book/part1/02_moments.ipynb": "",
+            "book/part1/02_moments.ipynb": '{"cells": []}',
             "book/chapters.toml": LIST,
+            "book/rows.toml": ROWS,
+            "book/rows.md": f"{begin.format('rows')}\n{end}\n",
             "book/_toc.yml": "",
             "book/index.md": f"Before.\n{begin.format('chapters')}\n{end}\nAfter.\n",
             "book/code_map.md": f"{begin.format('modules')}\n{end}\n",
@@ -316,6 +325,12 @@ def test_a_list_is_made_between_its_comments(listed):
         ("book/code_map.md", "| 1 |", "|", "book/code_map.md: not what"),
         ("README.md", "both", "one", "README.md: not what `make chapters` makes"),
         ("book/api.md", "members", "member", "book/api.md: not what"),
+        (
+            "book/rows.toml",
+            "Why",
+            "How",
+            "book/rows.md: not what `make chapters` makes",
+        ),
         ("book/_toc.yml", "02", "03", "book/_toc.yml: not what `make chapters` makes"),
     ],
 )
