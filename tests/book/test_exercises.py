@@ -46,6 +46,14 @@ def hidden(x, mask, faulty=False):
     return mean, (away**2).sum(axis=0) / mask.sum()
 
 
+CHOICE = {
+    "volumes": "group",
+    "phone": "batch",
+    "cluster": "synchronised",
+    "text": "layer",
+}
+
+
 def grouped(x, groups, mixed=False):
     """Group norm, or the same of channels first where they are last."""
     n, h, w, c = x.shape
@@ -1089,15 +1097,31 @@ ANSWERS = [
         lambda grad, v, g: (grad, weight_norm_backward(grad, v, g)[1]),
         "at right angles to v; its product",
     ),
+    (
+        on_variants.direction,
+        lambda grad, v, g: (
+            weight_norm_backward(grad, v, np.ones_like(g))[0],
+            weight_norm_backward(grad, v, g)[1],
+        ),
+        "Its length is not",
+    ),
     (on_variants.direction, lambda grad, v, g: grad, "two arrays"),
     (on_variants.blind, on_variants.BLIND, "Correct. What a norm averages"),
     (
         on_variants.blind,
-        on_variants.BLIND | {"batch": {"one image brighter"}},
+        on_variants.BLIND | {"batch": {"image 0 brighter"}},
         "it does notice",
     ),
     (on_variants.blind, on_variants.BLIND | {"layer": set()}, "blind to 3 more"),
     (on_variants.blind, {}, "with the keys"),
+    (on_variants.choose, CHOICE, "Correct. The batch, the inference"),
+    (on_variants.choose, CHOICE | {"volumes": "layer"}, "Correct. The batch"),
+    (on_variants.choose, CHOICE | {"volumes": "batch"}, "a batch of one volume"),
+    (on_variants.choose, CHOICE | {"phone": "group"}, "it stays at inference"),
+    (on_variants.choose, CHOICE | {"cluster": "batch"}, "two photos"),
+    (on_variants.choose, CHOICE | {"text": "batch"}, "would see later tokens"),
+    (on_variants.choose, CHOICE | {"text": "group"}, "see the later ones"),
+    (on_variants.choose, {"text": "layer"}, "with the keys"),
     # appendix
     (on_wild.stall, (1, 2), "Correct. It never leaves 1"),
     (on_wild.stall, (0.5, 8), "where float32 takes it"),

@@ -2,7 +2,7 @@
 
 import pytest
 
-from benchmarks import network, variants
+from benchmarks import network, relatives, variants
 from bnlib.book.data import stored
 
 CALM = [  # activation, norm, depth
@@ -27,20 +27,31 @@ def test_runs_of_chapter_1_come_again(activation, norm, depth):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("part", "setting", "seed", "run", "options"),
+    ("name", "setting", "seed", "run", "options"),
     [
-        ("contrast", "early", 0, variants.contrast, {"norm": "early"}),
-        ("contrast", "halves", 4, variants.contrast, {"norm": "halves"}),
-        ("weights", "batch 0.1", 1, variants.weights, {"kind": "batch", "rate": 0.1}),
-        ("recurrent", "layer 64", 2, variants.rows, {"norm": "layer", "batch": 64}),
+        ("variants_contrast", "early", 0, variants.contrast, {"norm": "early"}),
+        ("variants_contrast", "halves", 4, variants.contrast, {"norm": "halves"}),
+        (
+            "relatives_weights",
+            "batch 0.1",
+            1,
+            relatives.weights,
+            {"kind": "batch", "rate": 0.1},
+        ),
+        (
+            "relatives_recurrent",
+            "layer 64 0.5",
+            2,
+            relatives.rows,
+            {"norm": "layer", "batch": 64, "rate": 0.5},
+        ),
     ],
 )
-def test_runs_of_chapter_14_come_again(part, setting, seed, run, options):
-    options |= {"depth": 16} if part == "weights" else {}
+def test_runs_of_chapter_14_come_again(name, setting, seed, run, options):
     [record] = [
         each
-        for each in stored(f"variants_{part}")["records"]
+        for each in stored(name)["records"]
         if (each["setting"], each["seed"]) == (setting, seed)
     ]
-    for name, value in run(seed, **options).items():
-        assert value == pytest.approx(record[name], abs=0.02)
+    for measure, value in run(seed, **options).items():
+        assert value == pytest.approx(record[measure], abs=0.02)

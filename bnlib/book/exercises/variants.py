@@ -5,7 +5,7 @@ import numpy as np
 from bnlib.book.exercises import NotYet, arrays, checker, close
 from bnlib.variants import group_norm, weight_norm_backward
 
-__all__ = ["blind", "direction", "groups", "means"]
+__all__ = ["blind", "choose", "direction", "groups", "means"]
 
 
 @checker
@@ -74,6 +74,11 @@ def direction(answer):
         raise NotYet("grad_g is right. grad_v: the length depends on v too.")
     if not close(grad_v, right_v):
         along = np.abs((grad_v * v).sum(axis=0)).max()
+        if along < 1e-6 * np.abs(grad_v * v).max():
+            raise NotYet(
+                "grad_g is right, and grad_v is at right angles to v, as it must be. Its length "
+                "is not: what did g / |v| do to the gradient?"
+            )
         raise NotYet(
             "grad_g is right. grad_v must be at right angles to v; its product with v is "
             f"{along:.2g}."
@@ -82,13 +87,13 @@ def direction(answer):
 
 
 BLIND = {
-    "batch": {"whole batch brighter"},
-    "layer": {"one image brighter", "whole batch brighter", "other images replaced"},
+    "batch": {"all images brighter"},
+    "layer": {"image 0 brighter", "all images brighter", "other images replaced"},
     "instance": {
-        "one image brighter",
-        "whole batch brighter",
+        "image 0 brighter",
+        "all images brighter",
         "other images replaced",
-        "one channel brighter",
+        "channel 0 of image 0 brighter",
     },
 }
 
@@ -105,3 +110,40 @@ def blind(answer):
         if missing := changes - mine:
             raise NotYet(f"{norm}: it is blind to {len(missing)} more.")
     return "What a norm averages over, it cannot see move as one."
+
+
+RIGHT = {
+    "volumes": {"group", "layer"},
+    "phone": {"batch", "synchronised"},
+    "cluster": {"synchronised"},
+    "text": {"layer"},
+}
+WRONG = {  # where a reason of its own is worth saying
+    (
+        "volumes",
+        "batch",
+    ): "a batch of one volume, in training, and another mode at inference",
+    ("volumes", "synchronised"): "there is no second device to share with",
+    ("volumes", "instance"): "it discards the amount of each channel",
+    ("cluster", "batch"): "each device would have two photos for its statistics",
+    ("text", "group"): "over the tokens of a text, it would see the later ones",
+    ("text", "instance"): "over the tokens of a text, it would see the later ones",
+}
+
+
+@checker
+def choose(answer):
+    """Check `answer`: a norm for each of four networks."""
+    if not isinstance(answer, dict) or set(answer) != set(RIGHT):
+        raise NotYet(f"Give a dict with the keys {', '.join(RIGHT)}.")
+    reasons = {
+        "volumes": "one volume is all that there is",
+        "phone": "it stays at inference, where each millisecond counts",
+        "cluster": "it stays at inference, where each millisecond counts",
+        "text": "the statistics would see later tokens, or other texts",
+    }
+    for network, norm in answer.items():
+        if norm not in RIGHT[network]:
+            reason = WRONG.get((network, norm), reasons[network])
+            raise NotYet(f"{network}, {norm}: {reason}.")
+    return "The batch, the inference and the order of the tokens decide."
