@@ -1062,13 +1062,6 @@ ANSWERS = [
     (on_keras.shared, (4, 25), "left out the 4 within"),
     (on_keras.shared, 4, "two numbers"),
     # variants
-    (on_variants.means, (32, 8, 256, 32), "Correct. Only batch norm's"),
-    (on_variants.means, (8, 8, 256, 32), "one mean for each channel"),
-    (on_variants.means, (32, 32, 256, 32), "one mean for each example"),
-    (on_variants.means, (32, 8, 32, 32), "each channel of each example"),
-    (on_variants.means, (32, 8, 256, 4), "How many examples"),
-    (on_variants.means, (32, 8, 256, 8), "each group of each example"),
-    (on_variants.means, 4, "four numbers"),
     (on_variants.groups, lambda x, groups: grouped(x, groups), "Correct. One group"),
     (
         on_variants.groups,
