@@ -33,10 +33,12 @@ from bnlib.book.exercises import replicas as on_replicas
 from bnlib.book.exercises import shipping as on_shipping
 from bnlib.book.exercises import tf_ops as on_tf_ops
 from bnlib.book.exercises import transform as on_transform
+from bnlib.book.exercises import variants as on_variants
 from bnlib.book.exercises import wild as on_wild
 from bnlib.book.network import Activation, Conv2D, Dense, Network, recalibrate
 from bnlib.book.tf_network import PlainNorm
 from bnlib.doctor import Fault
+from bnlib.variants import weight_norm_backward
 
 
 def hidden(x, mask, faulty=False):
@@ -46,6 +48,24 @@ def hidden(x, mask, faulty=False):
     away = kept - mean
     away = away if faulty else np.where(mask[:, None], away, 0)
     return mean, (away**2).sum(axis=0) / mask.sum()
+
+
+CHOICE = {
+    "volumes": "group",
+    "phone": "batch",
+    "cluster": "synchronised",
+    "text": "layer",
+}
+
+
+def grouped(x, groups, mixed=False):
+    """Group norm, or the same of channels first where they are last."""
+    n, h, w, c = x.shape
+    shape = (n, groups, -1) if mixed else (n, h * w, groups, c // groups)
+    axes = -1 if mixed else (1, 3)
+    cut = x.reshape(shape)
+    mean, variance = (f(axis=axes, keepdims=True) for f in (cut.mean, cut.var))
+    return ((cut - mean) / np.sqrt(variance + 1e-5)).reshape(x.shape)
 
 
 def averaged_variances(mean_a, variance_a, n_a, mean_b, variance_b, n_b):
@@ -1229,6 +1249,60 @@ ANSWERS = [
     (on_keras.shared, (4, 104), "variance of the two means"),
     (on_keras.shared, (4, 25), "left out the 4 within"),
     (on_keras.shared, 4, "two numbers"),
+    # variants
+    (on_variants.groups, lambda x, groups: grouped(x, groups), "Correct. One group"),
+    (
+        on_variants.groups,
+        lambda x, groups: grouped(x, groups, mixed=True),
+        "a strip of the image",
+    ),
+    (on_variants.groups, lambda x, groups: grouped(x, 1), "values differ from"),
+    (on_variants.groups, lambda x, groups: x[0], "should have shape"),
+    (on_variants.direction, weight_norm_backward, "Correct. grad_v is at right"),
+    (
+        on_variants.direction,
+        lambda grad, v, g: (grad, (grad * v).sum(axis=0)),
+        "not v",
+    ),
+    (on_variants.direction, lambda grad, v, g: (grad, g), "column by column"),
+    (
+        on_variants.direction,
+        lambda grad, v, g: (
+            g / np.sqrt((v**2).sum(axis=0)) * grad,
+            weight_norm_backward(grad, v, g)[1],
+        ),
+        "the length depends on v",
+    ),
+    (
+        on_variants.direction,
+        lambda grad, v, g: (grad, weight_norm_backward(grad, v, g)[1]),
+        "at right angles to v; its product",
+    ),
+    (
+        on_variants.direction,
+        lambda grad, v, g: (
+            weight_norm_backward(grad, v, np.ones_like(g))[0],
+            weight_norm_backward(grad, v, g)[1],
+        ),
+        "Its length is not",
+    ),
+    (on_variants.direction, lambda grad, v, g: grad, "two arrays"),
+    (on_variants.blind, on_variants.BLIND, "Correct. What a norm averages"),
+    (
+        on_variants.blind,
+        on_variants.BLIND | {"batch": {"image 0 brighter"}},
+        "it does notice",
+    ),
+    (on_variants.blind, on_variants.BLIND | {"layer": set()}, "blind to 3 more"),
+    (on_variants.blind, {}, "with the keys"),
+    (on_variants.choose, CHOICE, "Correct. The batch, the inference"),
+    (on_variants.choose, CHOICE | {"volumes": "layer"}, "Correct. The batch"),
+    (on_variants.choose, CHOICE | {"volumes": "batch"}, "a batch of one volume"),
+    (on_variants.choose, CHOICE | {"phone": "group"}, "it stays at inference"),
+    (on_variants.choose, CHOICE | {"cluster": "batch"}, "two photos"),
+    (on_variants.choose, CHOICE | {"text": "batch"}, "would see later tokens"),
+    (on_variants.choose, CHOICE | {"text": "group"}, "see the later ones"),
+    (on_variants.choose, {"text": "layer"}, "with the keys"),
     # appendix
     (on_wild.stall, (1, 2), "Correct. It never leaves 1"),
     (on_wild.stall, (0.5, 8), "where float32 takes it"),
@@ -1427,6 +1501,7 @@ def test_every_checker_has_a_right_and_a_wrong_answer_here():
         on_replicas,
         on_tf_ops,
         on_transform,
+        on_variants,
     ):
         for name in module.__all__:
             verdicts = {

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from gradients import assert_gradients
 
 from bnlib import BatchNorm, DebiasedExponential, Exponential, Pooled
 from bnlib.book.data import digits
@@ -26,33 +27,6 @@ def small(activation, norm, seed=0):
     layers = [Dense(5, 7, rng, bias=None if norm else 0.1)]
     layers += [BatchNorm(7)] * norm + [Activation(activation), Dense(7, 3, rng)]
     return Network(layers)
-
-
-def assert_gradients(network, x, loss, rng, **bounds):
-    """Compare each gradient, in a random direction, with a difference quotient; return how many.
-
-    `loss` maps the network's output to a value and its gradient.
-    """
-
-    def output():
-        return network(x, training=True, update=False)
-
-    grad_x = network.backward(loss(output())[1])
-    gradients = [
-        (layer.parameters[name], layer.gradients[name].copy())
-        for layer in network.layers
-        for name in layer.parameters
-    ]
-    for array, gradient in [*gradients, (x, grad_x)]:
-        direction, kept, step = rng.normal(size=array.shape), array.copy(), 1e-6
-        array += step * direction
-        up, _ = loss(output())
-        array[...] = kept - step * direction
-        down, _ = loss(output())
-        array[...] = kept
-        slope = (up - down) / (2 * step)
-        assert np.sum(gradient * direction) == pytest.approx(slope, **bounds)
-    return len(gradients) + 1
 
 
 @pytest.mark.parametrize("norm", [False, True])

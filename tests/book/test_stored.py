@@ -2,7 +2,7 @@
 
 import pytest
 
-from benchmarks import experiments, network
+from benchmarks import experiments, network, relatives, variants
 from bnlib.book.claims import EXPERIMENTS
 from bnlib.book.data import stored
 from bnlib.book.experiments import by_setting, sweep
@@ -65,3 +65,31 @@ def test_runs_of_chapter_13_come_again(file, part, setting, run):
     again = run(0, **{name: kept[name] for name in wanted if name in kept})
     measure = "level" if part == "encoder" else "last"
     assert again[measure] == pytest.approx(kept[measure], abs=0.01)
+    ("name", "setting", "seed", "run", "options"),
+    [
+        ("variants_contrast", "early", 0, variants.contrast, {"norm": "early"}),
+        ("variants_contrast", "halves", 4, variants.contrast, {"norm": "halves"}),
+        (
+            "relatives_weights",
+            "batch 0.1",
+            1,
+            relatives.weights,
+            {"kind": "batch", "rate": 0.1},
+        ),
+        (
+            "relatives_recurrent",
+            "layer 64 0.5",
+            2,
+            relatives.rows,
+            {"norm": "layer", "batch": 64, "rate": 0.5},
+        ),
+    ],
+)
+def test_runs_of_chapter_14_come_again(name, setting, seed, run, options):
+    [record] = [
+        each
+        for each in stored(name)["records"]
+        if (each["setting"], each["seed"]) == (setting, seed)
+    ]
+    for measure, value in run(seed, **options).items():
+        assert value == pytest.approx(record[measure], abs=0.02)

@@ -509,7 +509,12 @@ def offered(node):
 
 
 KERAS_SAYS = {"keras.layer"}  # a layer's methods are Keras's, which has no types
-PLAIN = ("book.network", "book.exercises")  # chapter 1 shows it; all of one form
+PLAIN = (
+    "book.network",
+    "book.norms",
+    "book.sequences",
+    "book.exercises",
+)  # plain layers
 
 
 def type_faults(root):

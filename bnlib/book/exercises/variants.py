@@ -1,0 +1,130 @@
+"""Checkers for the chapter on the other norms."""
+
+import numpy as np
+
+from bnlib.book.exercises import NotYet, arrays, checker, close
+from bnlib.variants import group_norm, weight_norm_backward
+
+__all__ = ["blind", "choose", "direction", "groups"]
+
+
+@checker
+def groups(answer):
+    """Check `answer(x, groups)`: group norm without gamma and beta, channels last."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(2, [1, 2, 3, 5, 1, 2], (3, 4, 5, 6)) + rng.normal(size=(3, 1, 1, 6))
+    for number in (1, 2, 3, 6):
+        (y,) = arrays([answer(x.copy(), number)], ["y"], x.shape)
+        right = group_norm(x, number)
+        if close(y, right, 1e-4):
+            continue
+        wrong = _mixed(x, number)
+        if number > 1 and close(y, wrong, 1e-4):
+            raise NotYet(
+                f"With {number} groups: each of yours holds a strip of the image with all its "
+                "channels. A reshape cuts the last axis only if you name it apart."
+            )
+        raise NotYet(f"With {number} groups the values differ from the library's.")
+    return "One group is layer norm, a group for each channel is instance norm."
+
+
+def _mixed(x, number):
+    """Cut an image in groups as if its channels came first."""
+    cut = x.reshape(len(x), number, -1)
+    mean, variance = (f(axis=-1, keepdims=True) for f in (cut.mean, cut.var))
+    return ((cut - mean) / np.sqrt(variance + 1e-5)).reshape(x.shape)
+
+
+@checker
+def direction(answer):
+    """Check `answer(grad_kernel, v, g)`: the gradients of v and g in weight norm."""
+    rng = np.random.default_rng(1)
+    grad, v, g = rng.normal(size=(7, 3)), rng.normal(size=(7, 3)), rng.uniform(1, 2, 3)
+    returned = answer(grad.copy(), v.copy(), g.copy())
+    if not isinstance(returned, (tuple, list)) or len(returned) != 2:
+        raise NotYet("Return two arrays: grad_v, grad_g.")
+    (grad_v,) = arrays(returned[:1], ["grad_v"], v.shape)
+    (grad_g,) = arrays(returned[1:], ["grad_g"], g.shape)
+    right_v, right_g = weight_norm_backward(grad, v, g)
+    length = np.sqrt((v**2).sum(axis=0))
+    if close(grad_g, right_g * length):
+        raise NotYet("grad_g: g multiplies v / |v|, not v.")
+    if not close(grad_g, right_g):
+        raise NotYet("grad_g: sum the gradient times the direction, column by column.")
+    if close(grad_v, g / length * grad):
+        raise NotYet("grad_g is right. grad_v: the length depends on v too.")
+    if not close(grad_v, right_v):
+        along = np.abs((grad_v * v).sum(axis=0)).max()
+        if along < 1e-6 * np.abs(grad_v * v).max():
+            raise NotYet(
+                "grad_g is right, and grad_v is at right angles to v, as it must be. Its length "
+                "is not: what did g / |v| do to the gradient?"
+            )
+        raise NotYet(
+            "grad_g is right. grad_v must be at right angles to v; its product with v is "
+            f"{along:.2g}."
+        )
+    return "grad_v is at right angles to v: a step turns v, and makes it longer."
+
+
+BLIND = {
+    "batch": {"all images brighter"},
+    "layer": {"image 0 brighter", "all images brighter", "other images replaced"},
+    "instance": {
+        "image 0 brighter",
+        "all images brighter",
+        "other images replaced",
+        "channel 0 of image 0 brighter",
+    },
+}
+
+
+@checker
+def blind(answer):
+    """Check `answer`: for each norm the changes that leave the output for image 0 as it was."""
+    if not isinstance(answer, dict) or set(answer) != set(BLIND):
+        raise NotYet(f"Give a dict with the keys {', '.join(BLIND)}.")
+    for norm, changes in BLIND.items():
+        mine = set(answer[norm])
+        if extra := mine - changes:
+            raise NotYet(f"{norm}: it does notice {sorted(extra)[0]!r}.")
+        if missing := changes - mine:
+            raise NotYet(f"{norm}: it is blind to {len(missing)} more.")
+    return "What a norm averages over, it cannot see move as one."
+
+
+RIGHT = {
+    "volumes": {"group", "layer"},
+    "phone": {"batch", "synchronised"},
+    "cluster": {"synchronised"},
+    "text": {"layer"},
+}
+WRONG = {  # where a reason of its own is worth saying
+    (
+        "volumes",
+        "batch",
+    ): "a batch of one volume, in training, and another mode at inference",
+    ("volumes", "synchronised"): "there is no second device to share with",
+    ("volumes", "instance"): "it discards the amount of each channel",
+    ("cluster", "batch"): "each device would have two photos for its statistics",
+    ("text", "group"): "over the tokens of a text, it would see the later ones",
+    ("text", "instance"): "over the tokens of a text, it would see the later ones",
+}
+
+
+@checker
+def choose(answer):
+    """Check `answer`: a norm for each of four networks."""
+    if not isinstance(answer, dict) or set(answer) != set(RIGHT):
+        raise NotYet(f"Give a dict with the keys {', '.join(RIGHT)}.")
+    reasons = {
+        "volumes": "one volume is all that there is",
+        "phone": "it stays at inference, where each millisecond counts",
+        "cluster": "it stays at inference, where each millisecond counts",
+        "text": "the statistics would see later tokens, or other texts",
+    }
+    for network, norm in answer.items():
+        if norm not in RIGHT[network]:
+            reason = WRONG.get((network, norm), reasons[network])
+            raise NotYet(f"{network}, {norm}: {reason}.")
+    return "The batch, the inference and the order of the tokens decide."
