@@ -65,6 +65,10 @@ def test_runs_of_chapter_13_come_again(file, part, setting, run):
     again = run(0, **{name: kept[name] for name in wanted if name in kept})
     measure = "level" if part == "encoder" else "last"
     assert again[measure] == pytest.approx(kept[measure], abs=0.01)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
     ("name", "setting", "seed", "run", "options"),
     [
         ("variants_contrast", "early", 0, variants.contrast, {"norm": "early"}),
