@@ -2,8 +2,8 @@
 
     python benchmarks/fair.py [--only plateau] [--json bnlib/book/stored/fair.json]
 
-The runs are those of `benchmarks/experiments.py`, with more rates, so that the best one of each
-network has a worse one on either side; and the plateau's network with sounder weights. It takes
+The runs are those of `benchmarks/experiments.py`, with more rates (some best ones
+are still the highest or lowest tried); and the plateau's network with sounder weights. It takes
 about five minutes of one core. `--only` runs some parts, to look at.
 """
 
