@@ -392,5 +392,6 @@ def _text(output):
 
 
 def _words(text):
-    """Split into words and numbers, so that the marks of Markdown do not count."""
+    """Split into words and numbers, so that marks of Markdown and targets of links do not count."""
+    text = re.sub(r"\]\([^)\s]*\)", "]", text)
     return re.findall(r"[-+]?\w[\w.]*", re.sub(r"(?m)^[|: -]+$|^```.*$", "", text))

@@ -169,8 +169,7 @@ def scaled_weight_standardization_backward(
 
     Args: grad_y, the gradient with respect to the kernel to use; the others as in the forward pass.
 
-    Returns: `(grad_kernel, grad_gain)`: grad_kernel with the shape and dtype of kernel, grad_gain
-        float64 of the shape of gain, or one for each output where it is None.
+    Returns: `(grad_kernel, grad_gain)`; grad_gain has the shape of gain, `(outputs,)` for None.
 
     Raises: as `scaled_weight_standardization`.
 
