@@ -1,26 +1,23 @@
 """Measure what batch norm buys, for chapter 13, and store what each run reached.
 
-    python benchmarks/experiments.py [--only place] [--json bnlib/book/stored/experiments.json]
+    python benchmarks/experiments.py [PART ...] [--json bnlib/book/stored/experiments.json]
 
 Everything is float64, on the 8x8 digits, by plain gradient descent. It takes about five minutes of
-one core. `--only` runs some parts, to look at; what is stored must have all of them.
+one core. The parts are the functions below whose names begin with part_.
 """
 
-import argparse
 import itertools
 import os
 from functools import partial
-from pathlib import Path
 
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import numpy as np
-from rich.console import Console
 
 from bnlib import BatchNorm
 from bnlib.book import network
 from bnlib.book.data import digits
-from bnlib.book.experiments import keep, sweep
+from bnlib.book.experiments import store_parts, sweep
 from bnlib.book.network import (
     Activation,
     Conv2D,
@@ -34,7 +31,6 @@ from bnlib.book.network import (
     train,
 )
 
-STORED = Path(__file__).parents[1] / "bnlib/book/stored/experiments.json"
 EPOCH = 21  # steps of 64 digits
 network.ACTIVATIONS["elu"] = (
     lambda x: np.where(x > 0, x, np.expm1(np.minimum(x, 0))),
@@ -595,24 +591,6 @@ def told(run):
     return lambda seed, **setting: setting | run(seed=seed, **setting)
 
 
-PARTS = {
-    name.removeprefix("part_"): each
-    for name, each in globals().items()
-    if name.startswith("part_")
-}
-
-
-def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS))
-    parser.add_argument("--json", type=Path, default=STORED, help="store it here")
-    options = parser.parse_args()
-    console, found = Console(), {}
-    for name in options.only:
-        console.print(name)
-        found[name] = PARTS[name]()
-    keep(options.json, __file__, **found)
-
-
 if __name__ == "__main__":
-    main()
+    parts = {name[5:]: run for name, run in globals().items() if name[:5] == "part_"}
+    store_parts(__file__, parts)

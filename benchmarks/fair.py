@@ -1,23 +1,19 @@
 """Run some experiments of chapter 13 again, each network at a rate of its own.
 
-    python benchmarks/fair.py [--only plateau] [--json bnlib/book/stored/fair.json]
+    python benchmarks/fair.py [PART ...] [--json bnlib/book/stored/fair.json]
 
 The runs are those of `benchmarks/experiments.py`, with more rates (some best ones
-are still the highest or lowest tried); and the plateau's network with sounder weights. It takes
-about five minutes of one core. `--only` runs some parts, to look at.
+are still the highest or lowest tried), and the plateau's network with sounder weights. It takes
+about five minutes of one core.
 """
 
-import argparse
 import itertools
-from pathlib import Path
 
 import experiments
 from experiments import told
-from rich.console import Console
 
-from bnlib.book.experiments import keep, sweep
+from bnlib.book.experiments import store_parts, sweep
 
-STORED = Path(__file__).parents[1] / "bnlib/book/stored/fair.json"
 DEVIATIONS = {0.1: 1500, 0.3: 600, 0.4: 600}  # of the weights, and how many steps
 PLATEAU_RATES = [0.3, 0.6, 1.2, 2.4, 4.8, 9.6]
 
@@ -96,24 +92,6 @@ def part_dropout():
     return sweep(told(experiments.dropout), settings, range(8), progress=True)
 
 
-PARTS = {
-    name.removeprefix("part_"): each
-    for name, each in globals().items()
-    if name.startswith("part_")
-}
-
-
-def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS))
-    parser.add_argument("--json", type=Path, default=STORED, help="store it here")
-    options = parser.parse_args()
-    console, found = Console(), {}
-    for name in options.only:
-        console.print(name)
-        found[name] = PARTS[name]()
-    keep(options.json, __file__, **found)
-
-
 if __name__ == "__main__":
-    main()
+    parts = {name[5:]: run for name, run in globals().items() if name[:5] == "part_"}
+    store_parts(__file__, parts)

@@ -1,15 +1,13 @@
 """Compare the norms of chapter 14 where they differ, and store what each run reached.
 
-    python benchmarks/variants.py batch     # and each other part: see part_ below
+    python benchmarks/variants.py [PART ...] [--json bnlib/book/stored/variants.json]
 
-Each part is stored in `bnlib/book/stored/variants_PART.json` and takes one to four minutes of one
-core. All networks are those of the book's wing, in float64, on the 8x8 digits, with plain gradient
+Each part, a function below whose name begins with part_, takes one to four minutes of one core.
+All networks are those of the book's wing, in float64, on the 8x8 digits, with plain gradient
 descent; all settings of a part see the same seeds. See also `relatives.py`.
 """
 
-import argparse
 import os
-from pathlib import Path
 
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
@@ -18,7 +16,7 @@ import numpy as np
 from bnlib import BatchNorm
 from bnlib.book import norms
 from bnlib.book.data import digits
-from bnlib.book.experiments import keep, sweep
+from bnlib.book.experiments import store_parts, sweep
 from bnlib.book.network import (
     Dense,
     accuracy,
@@ -29,7 +27,6 @@ from bnlib.book.network import (
     train,
 )
 
-STORED = Path(__file__).parents[1] / "bnlib/book/stored"
 SEEDS = range(5)
 SIZES = [2, 4, 8, 16, 64, 256]
 EPOCHS = 6
@@ -181,16 +178,6 @@ def part_contrast():
     return sweep(contrast, settings, SEEDS, progress=True)
 
 
-def main():
-    known = {n[5:]: part for n, part in globals().items() if n.startswith("part_")}
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("parts", nargs="+", choices=list(known))
-    parser.add_argument("--json", type=Path, default=STORED, help="the folder")
-    options = parser.parse_args()
-    for name in options.parts:
-        records = known[name]()
-        keep(options.json / f"variants_{name}.json", __file__, records=records)
-
-
 if __name__ == "__main__":
-    main()
+    parts = {name[5:]: run for name, run in globals().items() if name[:5] == "part_"}
+    store_parts(__file__, parts)

@@ -5,6 +5,7 @@ records with `keep`, and the notebook reads them. What is stored names the code 
 fingerprint, and a test compares: a stored result is never older than its code.
 """
 
+import argparse
 import ast
 import datetime
 import hashlib
@@ -19,13 +20,15 @@ from bnlib._extras import needed
 from bnlib.book.timing import surroundings
 
 with needed("bnlib.book.experiments", "notebook"):
+    from rich.console import Console
     from rich.progress import track
 
-__all__ = ["by_setting", "fingerprint", "keep", "sweep"]
+__all__ = ["by_setting", "fingerprint", "keep", "store_parts", "sweep"]
 
 Record = dict[str, Any]
 
 WING = Path(__file__).resolve().parent
+STORED = WING / "stored"
 UNCOUNTED = {
     WING / f"{name}.py"
     for name in ("experiments", "figures", "notebook", "style", "timing")
@@ -122,6 +125,40 @@ def keep(path: str | Path, script: str | Path, **found: Any) -> None:
     }
     text = json.dumps(about | found, default=lambda value: value.tolist())
     Path(path).write_text(text + "\n", encoding="utf-8")
+
+
+def store_parts(
+    script: str | Path,
+    parts: Mapping[str, Callable[[], Any]],
+    arguments: list[str] | None = None,
+) -> None:
+    """Run the parts of a script, all or those named on the command line, and store each at once.
+
+    All parts of `NAME.py` go to one file, `bnlib/book/stored/NAME.json` or what `--json` names.
+    Parts that the same code stored before are kept; where the code has changed since, they go.
+
+    Args:
+        script: the script: its `__file__`. The first line of its docstring says what it does.
+        parts: by name a function that runs a part and returns what it found.
+        arguments: those of the command line, if not `sys.argv`'s.
+    """
+    about = ast.get_docstring(ast.parse(Path(script).read_text(encoding="utf-8")))
+    parser = argparse.ArgumentParser(description=(about or "").partition("\n")[0])
+    parser.add_argument("parts", nargs="*", metavar="PART", help=" ".join(parts))
+    default = STORED / f"{Path(script).stem}.json"
+    parser.add_argument("--json", type=Path, default=default, help="store it here")
+    options = parser.parse_args(arguments)
+    if unknown := set(options.parts) - set(parts):
+        parser.error(f"the parts are {' '.join(parts)}; got {' '.join(unknown)}.")
+    found = {}
+    if options.json.exists():
+        found = json.loads(options.json.read_text(encoding="utf-8"))
+        if found.get("fingerprint") != fingerprint(script):
+            found = {}
+    for name in options.parts or parts:
+        Console(stderr=True).print(name)
+        found[name] = parts[name]()
+        keep(options.json, script, **{n: found[n] for n in parts if n in found})
 
 
 def fingerprint(script: str | Path) -> str:

@@ -184,8 +184,9 @@ def batch_renorm_backward(
 
     Args: grad_y, the gradient with respect to y; the others as in the forward pass.
 
-    Returns: `(grad_x, grad_gamma, grad_beta)`, as `bnlib.batch_norm_backward`. The moving
-        statistics get none.
+    Returns:
+        `(grad_x, grad_gamma, grad_beta)`, as `bnlib.batch_norm_backward`. The moving statistics get
+        none.
 
     Raises: as `batch_renorm`.
 

@@ -202,10 +202,12 @@ def filter_response_norm_backward(
     Where y lies below the threshold, the gradient is tau's; elsewhere, and where the two are equal,
     it goes on as in `rms_norm_backward`.
 
-    Args: grad_y, the gradient with respect to y; the others as in the forward pass: beta too, which
+    Args:
+        grad_y: the gradient with respect to y; the others as in the forward pass: beta too, which
         says what the threshold hides.
 
-    Returns: `(grad_x, grad_gamma, grad_beta, grad_tau)`: grad_x with the shape and dtype of x, the
+    Returns:
+        `(grad_x, grad_gamma, grad_beta, grad_tau)`: grad_x with the shape and dtype of x, the
         others float64 of shape `(C,)`.
 
     Raises: as `filter_response_norm`.

@@ -68,7 +68,8 @@ def dynamic_tanh_backward(
 
     Args: grad_y, the gradient with respect to y; the others as in the forward pass.
 
-    Returns: `(grad_x, grad_alpha, grad_gamma, grad_beta)`: grad_x with the shape and dtype of x,
+    Returns:
+        `(grad_x, grad_alpha, grad_gamma, grad_beta)`: grad_x with the shape and dtype of x,
         grad_alpha one number, the others float64 of the shape of gamma.
 
     Raises: as `dynamic_tanh`.

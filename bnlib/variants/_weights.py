@@ -103,7 +103,8 @@ def weight_standardization_backward(
 ) -> Array:
     """Propagate a loss gradient through `weight_standardization`.
 
-    Args: grad_y, the gradient with respect to the standardised kernel; the others as in the forward
+    Args:
+        grad_y: the gradient with respect to the standardised kernel; the others as in the forward
         pass.
 
     Returns: grad_kernel alone, with the shape and dtype of kernel.
@@ -235,8 +236,9 @@ def spectral_norm_backward(
     The first singular vectors are where the singular value is largest, so that they may be held
     constant once the iteration has found them; before that this is no more than near the gradient.
 
-    Args: grad_y, the gradient with respect to y; the others as in the forward pass: u as it went
-        in, not the new one.
+    Args:
+        grad_y: the gradient with respect to y; the others as in the forward pass: u as it went in,
+        not the new one.
 
     Returns: grad_kernel alone, with the shape and dtype of kernel.
 

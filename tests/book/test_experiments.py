@@ -5,7 +5,13 @@ import json
 import numpy as np
 import pytest
 
-from bnlib.book.experiments import by_setting, fingerprint, keep, sweep
+from bnlib.book.experiments import (
+    by_setting,
+    fingerprint,
+    keep,
+    store_parts,
+    sweep,
+)
 from tests.facts import ROOT
 
 STORED = {
@@ -78,11 +84,32 @@ def test_what_is_kept_says_when_and_by_which_code(tmp_path):
     assert {"surroundings", "date"} <= found.keys()
 
 
+def test_parts_stored_by_the_same_code_are_kept(tmp_path):
+    script, path = tmp_path / "script.py", tmp_path / "found.json"
+    script.write_text('"""Words."""\nx = 1\n')
+    to_path = ["--json", str(path)]
+
+    def parts_with(value):
+        return {"a": lambda: [value], "b": lambda: [10 * value]}
+
+    def kept():
+        found = json.loads(path.read_text())
+        return {name: found[name] for name in "ab" if name in found}
+
+    store_parts(script, parts_with(1), to_path)
+    assert kept() == {"a": [1], "b": [10]}
+    store_parts(script, parts_with(2), ["b", *to_path])
+    assert kept() == {"a": [1], "b": [20]}
+    script.write_text('"""Words."""\nx = 2\n')
+    store_parts(script, parts_with(3), ["b", *to_path])
+    assert kept() == {"b": [30]}
+    with pytest.raises(SystemExit):
+        store_parts(script, parts_with(4), ["c", *to_path])
+
+
 @pytest.mark.parametrize("name", [n for n in STORED if "fingerprint" in STORED[n]])
 def test_no_stored_result_is_older_than_its_code(name):
     script = ROOT / f"benchmarks/{name}.py"
-    if not script.exists():  # one script may store several, name_x
-        script = script.with_stem(name.partition("_")[0])
     assert STORED[name]["fingerprint"] == fingerprint(script), (
         f"the code that made {name}.json has changed: run "
         f"{script.relative_to(ROOT)} again, which stores it"
