@@ -200,11 +200,9 @@ def filter_response_norm_backward(
     """Propagate a loss gradient through `filter_response_norm`.
 
     Where y lies below the threshold, the gradient is tau's; elsewhere, and where the two are equal,
-    it goes on as in `rms_norm_backward`.
+    it goes on as in `rms_norm_backward`. What the threshold hides depends on beta: give it too.
 
-    Args:
-        grad_y: the gradient with respect to y; the others as in the forward pass: beta too, which
-        says what the threshold hides.
+    Args: grad_y, the gradient with respect to y; the others as in the forward pass.
 
     Returns:
         `(grad_x, grad_gamma, grad_beta, grad_tau)`: grad_x with the shape and dtype of x, the

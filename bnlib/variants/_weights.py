@@ -103,9 +103,7 @@ def weight_standardization_backward(
 ) -> Array:
     """Propagate a loss gradient through `weight_standardization`.
 
-    Args:
-        grad_y: the gradient with respect to the standardised kernel; the others as in the forward
-        pass.
+    Args: grad_y, the gradient with respect to the new kernel; the others as in the forward pass.
 
     Returns: grad_kernel alone, with the shape and dtype of kernel.
 
@@ -234,11 +232,9 @@ def spectral_norm_backward(
         grad_kernel = (grad_y - sum(grad_y * y) * u v') / sigma
 
     The first singular vectors are where the singular value is largest, so that they may be held
-    constant once the iteration has found them; before that this is no more than near the gradient.
+    constant once the iteration has found them; before that this is no more than near the gradient. u is the one that went in, not the new one.
 
-    Args:
-        grad_y: the gradient with respect to y; the others as in the forward pass: u as it went in,
-        not the new one.
+    Args: grad_y, the gradient with respect to y; the others as in the forward pass.
 
     Returns: grad_kernel alone, with the shape and dtype of kernel.
 
