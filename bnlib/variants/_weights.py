@@ -232,7 +232,8 @@ def spectral_norm_backward(
         grad_kernel = (grad_y - sum(grad_y * y) * u v') / sigma
 
     The first singular vectors are where the singular value is largest, so that they may be held
-    constant once the iteration has found them; before that this is no more than near the gradient. u is the one that went in, not the new one.
+    constant once the iteration has found them; before that this is no more than near the gradient.
+    u is the one that went in, not the new one.
 
     Args: grad_y, the gradient with respect to y; the others as in the forward pass.
 
