@@ -8,7 +8,7 @@ import pytest
 from facts import ROOT
 
 from bnlib.book.claims import ELSEWHERE, LEDGER, Claim, verdict, weigh
-from bnlib.book.claims._base import Norm, best_rates, standardised
+from bnlib.book.claims._base import TUNING_SEEDS, Norm, best_rates, standardised
 from bnlib.book.claims._experiments import EXPERIMENTS
 from bnlib.book.claims._noise import Dropout
 from bnlib.book.claims._weighing import FAILS, HOLDS, PARTLY, UNTOLD
@@ -56,7 +56,7 @@ A = Claim(
     gist="a beats b",
     who="",
     section="",
-    refuted_if="",
+    predicts="a is more",
     experiment="",
     core=lambda of: of("y", "a") > of("y", "b"),
     stated=HOLDS,
@@ -71,7 +71,7 @@ def test_a_claim_is_weighed_pair_by_pair():
     assert weighed.core == 0.75
     assert weighed.circumstances == {"by 2": 0}
     assert weighed.rows == [
-        ["**core**", "3 of 4"],
+        ["a is more", "3 of 4"],
         ["by 2", "0 of 4"],
         ["*control:* b is above 0", "4 of 4"],
     ]
@@ -100,8 +100,8 @@ LONG = "shifted", "deep", "attacked"
 
 @functools.cache
 def again(name):
-    """Run an experiment with two seeds, a long one with one."""
-    seeds = (0,) if name in LONG else (0, 1)
+    """Run an experiment with two of the seeds, a long one with one."""
+    seeds = KEPT["seeds"][: 1 if name in LONG else 2]
     return sweep(EXPERIMENTS[name].run, EXPERIMENTS[name].settings, seeds=seeds)
 
 
@@ -119,14 +119,29 @@ def contradictions(claim, found):
     ]
 
 
+def unlike_store(claim, found):
+    """Whether, run again, more than a quarter of the predictions come out otherwise than stored.
+
+    Seed by seed: so a verdict that cannot be told alarms as well.
+    """
+    seeds = {record["seed"] for record in found}
+    kept = [r for r in KEPT["records"][claim.experiment] if r["seed"] in seeds]
+    shares = [
+        np.array([each.core, *each.circumstances.values(), *each.controls.values()])
+        for each in (weigh(claim, kept), weigh(claim, found))
+    ]
+    return np.mean(np.abs(shares[0] - shares[1])) > 1 / 4
+
+
 @pytest.mark.parametrize("claim", LEDGER.values(), ids=lambda claim: claim.key)
 def test_the_experiments_run_again_bear_out_the_verdict(claim):
     found = again(claim.experiment)
     assert contradictions(claim, found) == []
+    assert not unlike_store(claim, found)
     assert claim.stated in weigh(claim, found).possible or claim.stated == UNTOLD
 
 
-@pytest.mark.parametrize("key", ["shift", "decay", "tuned", "deep", "target"])
+@pytest.mark.parametrize("key", ["shift", "tuned", "deep", "target"])
 def test_a_wrong_verdict_is_found_by_running_again(key):
     possible = weigh(LEDGER[key], again(LEDGER[key].experiment)).possible
     assert possible == {LEDGER[key].stated}
@@ -144,20 +159,36 @@ def test_numbers_that_turn_are_found():
     assert contradictions(claim, turned)
 
 
+@pytest.mark.parametrize(
+    "key", [key for key, claim in LEDGER.items() if claim.stated == UNTOLD]
+)
+def test_numbers_that_turn_are_found_where_nothing_can_be_told(key):
+    claim = LEDGER[key]
+    turned = [
+        {name: 1 - v if isinstance(v, float) else v for name, v in record.items()}
+        for record in again(claim.experiment)
+    ]
+    if key == "adversary":
+        turned = [
+            record | {"pushed": [1 - v for v in record["pushed"]]} for record in turned
+        ]
+    assert unlike_store(claim, turned)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_all_seeds_run_again_bear_out_the_verdicts(name):
     experiment = EXPERIMENTS[name]
-    found = sweep(experiment.run, experiment.settings, seeds=range(KEPT["seeds"]))
+    found = sweep(experiment.run, experiment.settings, seeds=KEPT["seeds"])
     for claim in LEDGER.values():
         if claim.experiment == name:
             assert contradictions(claim, found) == []
-            if claim.stated != UNTOLD:  # another processor may turn one seed of them
-                assert weigh(claim, found).verdict == claim.stated
+            assert weigh(claim, found).verdict == claim.stated
 
 
 def test_the_ledger_is_whole():
-    assert {claim.experiment for claim in LEDGER.values()} == set(EXPERIMENTS)
+    weighed = {claim.experiment for claim in LEDGER.values()}
+    assert weighed == set(EXPERIMENTS) - {"decayed"}  # that one is a theorem
     assert set(KEPT["records"]) == set(EXPERIMENTS)
     assert KEPT["fingerprint"] == fingerprint(ROOT / "benchmarks/claims.py")
     for each in ELSEWHERE:
@@ -165,7 +196,7 @@ def test_the_ledger_is_whole():
     for key, claim in LEDGER.items():
         assert f"({claim.section})=" in TEXT
         assert f'"{key}"' in TEXT, f"{key} is weighed in no section"
-        assert all([claim.gist, claim.who, claim.refuted_if, claim.conditions])
+        assert all([claim.gist, claim.who, claim.predicts, claim.conditions])
         assert claim.stated in VERDICTS
 
 
@@ -228,6 +259,14 @@ def test_noise_is_new_at_every_call_and_absent_from_inference():
     np.testing.assert_array_equal(layer(x, training=False), layer(x, training=False))
 
 
+def test_noise_is_the_same_for_a_channel_unless_each_value_has_its_own():
+    x = np.zeros((20, 3))
+    for each in (0.0, 0.5):
+        layer = Norm(3, noise=0.5, each=each, rng=np.random.default_rng(0))
+        spread = layer(x, training=True).std(axis=0)
+        assert np.all((spread > 0.2) == (each > 0))
+
+
 def test_dropout_keeps_the_mean():
     layer = Dropout(0.5, np.random.default_rng(0))
     x = np.ones((1000, 20))
@@ -246,14 +285,21 @@ def test_settings_share_their_seeds():
             assert set(by_setting(found, measure)) == set(EXPERIMENTS[name].settings)
 
 
-def test_each_setting_has_the_best_rate_of_its_grid():
+def test_each_setting_has_the_best_rate_of_its_grid_inside_it():
     for name, experiment in EXPERIMENTS.items():
-        best = best_rates(KEPT["tuning"][name])
-        tuned = set(experiment.settings) - set(experiment.untuned)
-        assert set(best) == (tuned if experiment.grid else set())
-        for setting, rate in best.items():
+        tuning, tuned = KEPT["tuning"][name], experiment.settings
+        assert set(tuning) == {each for each in tuned if experiment.rates(each)}
+        for setting, rate in best_rates(tuning).items():
+            aims, grid = tuning[setting], experiment.rates(setting)
             assert experiment.settings[setting]["rate"] == rate
-            assert set(KEPT["tuning"][name][setting]) == set(map(str, experiment.grid))
+            assert set(aims) == set(map(str, grid))
+            guesses = 0 < max(aims.values()) < 0.2  # at every rate
+            assert min(grid) < rate < max(grid) or guesses, setting
+
+
+def test_the_seeds_that_decide_did_not_tune():
+    assert len(KEPT["seeds"]) == 8
+    assert not set(KEPT["seeds"]) & set(TUNING_SEEDS)
 
 
 def test_the_smaller_of_two_equal_rates_is_best():

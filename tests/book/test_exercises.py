@@ -416,7 +416,7 @@ def _claim(**changes):
         "gist": "In twenty layers batch norm is worth more with sigmoid than with ReLU.",
         "who": "the reader",
         "section": "claims-depth",
-        "refuted_if": "the gain with sigmoid is less than 10 points above that with ReLU",
+        "predicts": "the gain with sigmoid is ten points above that with ReLU",
         "experiment": "deep",
         "core": lambda of: _gain(of, "sigmoid") > _gain(of, "relu") + 0.1,
         "stated": "holds",
@@ -1122,10 +1122,10 @@ ANSWERS = [
         lambda r, c, n, t: np.sqrt(n**2 + 2 * (r * c) ** 2 * t) if t else r / n,
         "That is the squared norm",
     ),
-    (on_claims.weighed, _claim(), "Correct. Core"),
+    (on_claims.weighed, _claim(), "Correct. It came true in 8 of 8"),
     (on_claims.weighed, 3, "Give a Claim"),
     (on_claims.weighed, _claim(experiment="whole"), "experiment that has"),
-    (on_claims.weighed, _claim(refuted_if="..."), "Say in words"),
+    (on_claims.weighed, _claim(predicts="..."), "Say in words"),
     (on_claims.weighed, _claim(core=lambda of: True), "for each seed"),
     (
         on_claims.weighed,
@@ -1139,8 +1139,55 @@ ANSWERS = [
     ),
     (
         on_claims.weighed,
-        _claim(core=lambda of: _gain(of, "sigmoid") > _gain(of, "relu")),
-        "Ask for a margin",
+        _claim(core=lambda of: of("accuracy", "sigmoid 20, batch norm") > 0),
+        "should be False",
+    ),
+    *(
+        (
+            on_claims.weighed,
+            _claim(
+                core=lambda of, by=by: (
+                    of("accuracy", "sigmoid 20, batch norm")
+                    > of("accuracy", "relu 20, batch norm") + by
+                ),
+                stated="fails",
+            ),
+            "what the networks reach",
+        )
+        for by in (0, 0.1)
+    ),
+    *(
+        (
+            on_claims.weighed,
+            _claim(
+                core=lambda of, times=times: (
+                    _gain(of, "sigmoid") / of("accuracy", "sigmoid 20, none")
+                    > times * _gain(of, "relu") / of("accuracy", "relu 20, none")
+                )
+            ),
+            "how many times more",
+        )
+        for times in (1, 1.1)
+    ),
+    *(
+        (
+            on_claims.weighed,
+            _claim(
+                core=lambda of, by=by: _gain(of, "sigmoid") > _gain(of, "relu") + by
+            ),
+            hint,
+        )
+        for by, hint in (
+            (0, "Ask for a margin"),
+            (0.01, "Five points more are enough"),
+            (0.15, "Ten points were asked"),
+            (0.3, "Ten points were asked"),
+        )
+    ),
+    (
+        on_claims.weighed,
+        _claim(control={"relu 50": lambda of: of("accuracy", "relu 50, none") > 0.15}),
+        "does not fail",
     ),
     (on_claims.weighed, _claim(control={}), "Give a control"),
     (
@@ -1150,6 +1197,7 @@ ANSWERS = [
     ),
     (on_claims.weighed, _claim(stated="rubbish"), "You state"),
     (on_claims.chance, (9 / 256, 18 / 256), "Correct. Nine"),
+    (on_claims.chance, (0.034, 0.069), "Correct. Nine"),  # thrown
     (on_claims.chance, 3, "two numbers"),
     (on_claims.chance, (1 / 256, 2 / 256), "Seven are enough"),
     (on_claims.chance, (8 / 256, 18 / 256), "exactly seven"),

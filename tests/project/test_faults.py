@@ -32,8 +32,8 @@ FAULTS = {
     ),
     "the noise is put behind inference too": (
         "book/claims/_base.py",
-        "if training and self.noise:",
-        "if self.noise:",
+        "if training and self.noise + self.each:",
+        "if self.noise + self.each:",
         "test_claims.py::test_noise_is_new_at_every_call_and_absent_from_inference",
     ),
     "a report's worst row is its first": (

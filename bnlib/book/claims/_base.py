@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -23,6 +23,7 @@ class Experiment:
         run: called as `run(seed=seed, **setting)`; returns what it measured, by name.
         settings: the arguments of `run`, by a name for each setting.
         grid: learning rates that were tried for each setting; empty where all have one rate.
+        grids: the same for settings that need others, by name.
         aim: of a record, what a good rate makes high.
         untuned: settings whose rate is given.
     """
@@ -30,8 +31,13 @@ class Experiment:
     run: Callable[..., Mapping[str, Any]]
     settings: Mapping[str, Mapping[str, Any]]
     grid: tuple[float, ...] = ()
+    grids: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     aim: Callable[[Mapping[str, Any]], float] = lambda record: record["accuracy"]
     untuned: tuple[str, ...] = ()
+
+    def rates(self, name: str) -> tuple[float, ...]:
+        """Return the rates that are tried for a setting; none where its rate is given."""
+        return () if name in self.untuned else self.grids.get(name, self.grid)
 
     def tune(self) -> dict[str, dict[str, float]]:
         """Return the mean aim of each setting at each rate of the grid."""
@@ -45,10 +51,10 @@ class Experiment:
                         ]
                     )
                 )
-                for rate in self.grid
+                for rate in self.rates(name)
             }
             for name, setting in self.settings.items()
-            if self.grid and name not in self.untuned
+            if self.rates(name)
         }
 
 
@@ -87,6 +93,7 @@ class Norm:
         ghost: how many examples share statistics; None for all.
         noise: in training each channel is multiplied by exp(noise / 2 * z) and moved by noise * z',
             with new Gaussian z and z' at every call.
+        each: the same for noise that each value of each example gets besides, of its own.
         rng: for the noise.
         epsilon: guard inside the root.
     """
@@ -99,11 +106,12 @@ class Norm:
         divide=True,
         ghost=None,
         noise=0.0,
+        each=0.0,
         rng=None,
         epsilon=1e-3,
     ):
         self.centre, self.divide, self.epsilon = centre, divide, epsilon
-        self.ghost, self.noise, self.rng = ghost, noise, rng
+        self.ghost, self.noise, self.each, self.rng = ghost, noise, each, rng
         self.parameters = {"gamma": np.ones(channels), "beta": np.zeros(channels)}
         self.gradients = {}
         self.moving_mean, self.moving_variance = np.zeros(channels), np.ones(channels)
@@ -113,8 +121,12 @@ class Norm:
         self.x_hat = self._by_batch(x) if training else self._by_memory(x)
         self.scale = np.ones(x.shape[-1])
         y = self.x_hat * self.parameters["gamma"] + self.parameters["beta"]
-        if training and self.noise:
-            draws = self.rng.normal(0, self.noise, (2, x.shape[-1]))
+        if training and self.noise + self.each:
+            draws = self.rng.normal(
+                0, self.noise, (2, *(1,) * (x.ndim - 1), x.shape[-1])
+            )
+            if self.each:
+                draws = draws + self.rng.normal(0, self.each, (2, *x.shape))
             self.scale = np.exp(draws[0] / 2)
             y = y * self.scale + draws[1]
         return y

@@ -15,12 +15,12 @@ from bnlib.book.data import digits
 from bnlib.book.network import Activation, dense, softmax_cross_entropy
 
 
-def shifted(seed, norm, rate, noise=0.0):
+def shifted(seed, norm, rate, noise=0.0, each=0.0):
     """Train eight ReLU layers; measure accuracy, and how far the last sums' means move."""
     rng = np.random.default_rng(1000 + seed)
 
     def noisy(channels):
-        return Norm(channels, noise=noise, rng=rng)
+        return Norm(channels, noise=noise, each=each, rng=rng)
 
     network = dense([64, *[50] * 8, 10], seed=seed, norm=noisy if norm else None)
     probe, seen = standardised().x_train[:256], []
@@ -50,8 +50,10 @@ SHIFTED = Experiment(
         "noise 0.5": {"norm": True, "noise": 0.5, "rate": 0.3},
         "noise 1.0": {"norm": True, "noise": 1.0, "rate": 0.3},
         "noise 1.5": {"norm": True, "noise": 1.5, "rate": 0.3},
+        "noise 0.5, 0.1 each": {"norm": True, "noise": 0.5, "each": 0.1, "rate": 0.3},
+        "noise 0.5, 0.5 each": {"norm": True, "noise": 0.5, "each": 0.5, "rate": 1.0},
     },
-    grid=(0.1, 0.3, 1.0),
+    grid=(0.03, 0.1, 0.3, 1.0, 3.0),
     untuned=("none, rate 0.3",),
 )
 
@@ -59,8 +61,8 @@ SHIFTED = Experiment(
 LENGTHS = 0.05, 0.1, 0.2, 0.4  # steps along the gradient
 
 
-def landscape(seed, activation, depth, norm):
-    """Walk from points of a training along the gradient: how much do loss and gradient change?"""
+def landscape(seed, activation, depth, norm, rate):
+    """Walk from points of a training along the gradient: how much does the gradient change?"""
     sizes = [64, *[50] * depth, 10]
     network = dense(sizes, activation, seed=seed, norm=batch_norm if norm else None)
     data, found = standardised(), []
@@ -70,17 +72,16 @@ def landscape(seed, activation, depth, norm):
         if step % 10 == 0 and step <= 100:
             found.append(_along(network, x, y))
 
-    learn(network, seed=seed, rate=0.1, steps=100, batch=128, after=look)
-    losses, changes = np.array(found).T
+    learn(network, seed=seed, rate=rate, steps=100, batch=128, after=look)
     return {
-        "loss range": float(np.median(losses[1:])),
-        "gradient change": float(np.median(changes[1:])),
-        "gradient change at step 0": float(changes[0]),
+        "accuracy": score(network),
+        "gradient change": float(np.median(found[1:])),
+        "gradient change at step 0": float(found[0]),
     }
 
 
 def _along(network, x, y):
-    """Return the range of the loss, and the gradient's greatest relative change."""
+    """Return the gradient's greatest change, relative to its size and to the way."""
     values = [
         (layer, name) for layer in network.layers for name in sorted(layer.parameters)
     ]
@@ -89,20 +90,18 @@ def _along(network, x, y):
     def at(length, direction):
         for (layer, name), value, move in zip(values, start, direction, strict=True):
             layer.parameters[name][...] = value - length * move
-        loss, grad = softmax_cross_entropy(network(x, training=True, update=False), y)
-        network.backward(grad)
-        return loss, [layer.gradients[name].copy() for layer, name in values]
+        logits = network(x, training=True, update=False)
+        network.backward(softmax_cross_entropy(logits, y)[1])
+        return [layer.gradients[name].copy() for layer, name in values]
 
-    loss, first = at(0, [0] * len(start))
+    first, changes = at(0, [0] * len(start)), []
     size = np.sqrt(sum(np.sum(g**2) for g in first))
-    losses, changes = [loss], []
     for length in LENGTHS:
-        loss, there = at(length, first)
-        losses.append(loss)
+        there = at(length, first)
         change = sum(np.sum((a - b) ** 2) for a, b in zip(there, first, strict=True))
         changes.append(np.sqrt(change) / (length * size))
     at(0, [0] * len(start))
-    return np.ptp(losses), max(changes)
+    return max(changes)
 
 
 LANDSCAPE = Experiment(
@@ -112,10 +111,18 @@ LANDSCAPE = Experiment(
             "activation": activation,
             "depth": depth,
             "norm": norm,
+            "rate": rate,
         }
-        for activation, depth in (("relu", 5), ("tanh", 5), ("sigmoid", 2))
-        for norm in (False, True)
+        for activation, depth, norm, rate in (
+            ("relu", 5, False, 0.1),
+            ("relu", 5, True, 1.0),
+            ("tanh", 5, False, 0.3),
+            ("tanh", 5, True, 0.3),
+            ("sigmoid", 2, False, 3.0),
+            ("sigmoid", 2, True, 1.0),
+        )
     },
+    grid=(0.03, 0.1, 0.3, 1.0, 3.0, 10.0),
 )
 
 
@@ -148,6 +155,6 @@ HALVES = Experiment(
         "noise 1.0": {"norm": True, "noise": 1.0, "rate": 2.0},
         "noise 1.5": {"norm": True, "noise": 1.5, "rate": 6.0},
     },
-    grid=(0.6, 2.0, 6.0, 20.0),
+    grid=(0.2, 0.6, 2.0, 6.0, 20.0),
     aim=lambda record: -record["steps"],
 )

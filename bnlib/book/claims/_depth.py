@@ -6,11 +6,11 @@ from bnlib.book.claims._base import Experiment, batch_norm, learn, standardised
 from bnlib.book.network import dense
 
 
-def deep(seed, activation, depth, norm, rate):
+def deep(seed, activation, depth, norm, rate, steps=150):
     """Train a deep dense network of 50 units a layer; score the test digits as one batch."""
     sizes = [64, *[50] * depth, 10]
     network = dense(sizes, activation, seed=seed, norm=batch_norm if norm else None)
-    learn(network, seed=seed, rate=rate, steps=150)
+    learn(network, seed=seed, rate=rate, steps=steps)
     data = standardised()
     with np.errstate(all="ignore"):
         logits = network(data.x_test, training=True)
@@ -34,6 +34,21 @@ DEEP = Experiment(
             ("relu", 50, False, 0.01),
             ("relu", 50, True, 0.1),
         )
+    }
+    | {
+        f"relu 50, {'batch norm' if norm else 'none'}, 450 steps": {
+            "activation": "relu",
+            "depth": 50,
+            "norm": norm,
+            "rate": rate,
+            "steps": 450,
+        }
+        for norm, rate in ((False, 0.01), (True, 0.1))
     },
-    grid=(0.003, 0.01, 0.03, 0.1, 0.3),
+    grid=(0.03, 0.1, 0.3, 1.0),
+    grids={
+        f"{network}, none{more}": (0.001, 0.003, 0.01, 0.03, 0.1)
+        for network in ("sigmoid 20", "relu 20", "relu 50")
+        for more in ("", ", 450 steps")
+    },
 )

@@ -14,59 +14,80 @@ from bnlib.book.network import Dense, batches, dense, softmax_cross_entropy
 
 FOUR = [64, 50, 50, 50, 50, 10]
 FAR = 1e6
-FACTORS = 0.0, 0.1, 1.0, 10.0, 100.0  # times He's deviation
 
 
-def starts(seed, norm, rate):
-    """Train four ReLU layers from weights of each size; 0 means that all are equal.
+def starts(seed, norm, factor, rate):
+    """Train four ReLU layers from weights of He's deviation times a factor; 0: all are equal.
 
     `moved` is how far the hidden kernel that went farthest went, relative to its size at the start.
     """
-    found, moved = [], []
-    for factor in FACTORS:
-        network = dense(FOUR, seed=seed, norm=batch_norm if norm else None)
-        for layer in network.layers[:-1]:
-            if isinstance(layer, Dense):
-                kernel = layer.parameters["kernel"]
-                kernel *= factor
-                kernel += 0.1 * (factor == 0)
-        kernels = [x for x in network.layers[:-1] if isinstance(x, Dense)]
-        first = [layer.parameters["kernel"].copy() for layer in kernels]
-        learn(network, seed=seed, rate=rate, steps=210)
-        with np.errstate(all="ignore"):
-            ways = [
-                np.linalg.norm(layer.parameters["kernel"] - start)
-                / np.linalg.norm(start)
-                for layer, start in zip(kernels, first, strict=True)
-            ]
-        found.append(score(network))
-        way = float(max(ways))
-        moved.append(way if way < FAR else FAR)  # nan, too, where a run overflowed
-    return {"accuracy": found, "moved": moved}
+    network = dense(FOUR, seed=seed, norm=batch_norm if norm else None)
+    kernels = [each for each in network.layers[:-1] if isinstance(each, Dense)]
+    for layer in kernels:
+        kernel = layer.parameters["kernel"]
+        kernel *= factor
+        kernel += 0.1 * (factor == 0)
+    first = [layer.parameters["kernel"].copy() for layer in kernels]
+    learn(network, seed=seed, rate=rate, steps=210)
+    with np.errstate(all="ignore"):
+        ways = [
+            np.linalg.norm(layer.parameters["kernel"] - start) / np.linalg.norm(start)
+            for layer, start in zip(kernels, first, strict=True)
+        ]
+    way = float(max(ways))
+    # not a number where a run overflowed
+    return {"accuracy": score(network), "moved": way if way < FAR else FAR}
 
+
+OWN_RATES = {  # the best of a grid, by factor: without batch norm, and with it
+    0.0: (0.3, 0.3),
+    0.1: (0.3, 0.3),
+    1.0: (0.3, 0.3),
+    10.0: (1e-5, 3.0),
+    100.0: (1e-12, 3.0),
+}
 
 STARTS = Experiment(
     starts,
     {
-        "none": {"norm": False, "rate": 0.3},
-        "batch norm": {"norm": True, "rate": 0.3},
+        f"{factor:g}, {'batch norm' if norm else 'none'}": {
+            "norm": norm,
+            "factor": factor,
+            "rate": rate,
+        }
+        for factor, rates in OWN_RATES.items()
+        for norm, rate in zip((False, True), rates, strict=True)
+    }
+    | {
+        f"{factor:g}, rate 0.3": {"norm": True, "factor": factor, "rate": 0.3}
+        for factor in (10.0, 100.0)
     },
-    grid=(0.1, 0.3, 1.0),
-    aim=lambda record: record["accuracy"][FACTORS.index(1.0)],
+    grid=(0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0),
+    grids={
+        "0.1, none": (0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0),
+        "10, none": (1e-6, 1e-5, 3e-5, 1e-4, 3e-4, 1e-3),
+        "100, none": (1e-9, 1e-8, 1e-7, 1e-6),
+    },
+    untuned=("10, rate 0.3", "100, rate 0.3"),
 )
 
 
-def tuned(seed, rate, last):
-    """Train hidden layers at `rate`, the last at `last`; measure the effective rate at the end."""
-    network = dense(FOUR, seed=seed, norm=batch_norm)
+def tuned(seed, rate, last, norm=True):
+    """Train hidden layers at `rate`, the last at `last`; measure the effective rate at the end.
+
+    The effective rate is 0 where the weights overflowed.
+    """
+    network = dense(FOUR, seed=seed, norm=batch_norm if norm else None)
     for _ in _steps(network, seed, 210):
         for layer in network.layers:
             of_hidden = layer is not network.layers[-1] and isinstance(layer, Dense)
             for name, value in layer.parameters.items():
                 value -= (rate if of_hidden else last) * layer.gradients[name]
     kernels = [each for each in network.layers[:-1] if isinstance(each, Dense)]
-    sizes = [np.sum(each.parameters["kernel"] ** 2) for each in kernels]
-    return {"accuracy": score(network), "effective": float(rate / np.mean(sizes))}
+    with np.errstate(all="ignore"):
+        size = np.mean([np.sum(each.parameters["kernel"] ** 2) for each in kernels])
+    effective = float(rate / size) if np.isfinite(size) else 0.0
+    return {"accuracy": score(network), "effective": effective}
 
 
 def _steps(network, seed, steps):
@@ -89,6 +110,10 @@ TUNED = Experiment(
             *((rate, 0.1) for rate in (0.1, 1.0, 10.0, 100.0)),
             *((rate, rate) for rate in (10.0, 100.0)),
         )
+    }
+    | {
+        f"none, hidden {rate}, last 0.1": {"rate": rate, "last": 0.1, "norm": False}
+        for rate in (0.1, 1.0, 10.0, 100.0)
     },
 )
 

@@ -34,8 +34,8 @@ def whole(seed, momentum, steps):
 WHOLE = Experiment(
     whole,
     {
-        f"momentum {momentum}, {steps} steps": {"momentum": momentum, "steps": steps}
-        for momentum in (0.9, 0.99)
-        for steps in (210, 630)
+        "momentum 0.99, 210 steps": {"momentum": 0.99, "steps": 210},
+        "momentum 0.99, 630 steps": {"momentum": 0.99, "steps": 630},
+        "the last batch alone": {"momentum": 0.0, "steps": 630},
     },
 )

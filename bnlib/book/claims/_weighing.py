@@ -35,7 +35,7 @@ Predicate = Callable[[Callable[[str, str], np.ndarray]], np.ndarray]
 
 @dataclass(frozen=True)
 class Claim:
-    """What is said of batch norm, with what would refute it.
+    """What is said of batch norm, with a prediction that could refute it.
 
     A predicate is called as `predicate(of)`, where `of(measure, setting)` is an array with one
     entry for each seed, and returns a boolean for each seed.
@@ -45,9 +45,9 @@ class Claim:
         gist: the claim in a sentence.
         who: says it, or denies it.
         section: of the chapter, by its label.
-        refuted_if: the outcome that would refute it, in words: that `core` is false.
+        predicts: the core prediction in words; the claim is refuted if it is false.
         experiment: the name of its experiment.
-        core: the prediction that decides whether it holds or fails.
+        core: the core prediction, which decides whether it holds or fails.
         stated: the verdict that the ledger states, which the records must bear out.
         conditions: a sentence that says when it holds, or what is true instead.
         circumstances: further predictions, by name; each that is not true is a condition.
@@ -58,7 +58,7 @@ class Claim:
     gist: str
     who: str
     section: str
-    refuted_if: str
+    predicts: str
     experiment: str
     core: Predicate
     stated: str
@@ -111,7 +111,7 @@ class Weighed:
     def rows(self) -> list[list[str]]:
         """All that was predicted, the core first, and in how many seeds it came true."""
         shares = {
-            "**core**": self.core,
+            self.claim.predicts: self.core,
             **self.circumstances,
             **{f"*control:* {name}": share for name, share in self.controls.items()},
         }

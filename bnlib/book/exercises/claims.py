@@ -136,11 +136,74 @@ def chance(answer):
         raise NotYet("That is eight of eight. Seven are enough.")
     if np.isclose(true, 8 / 256):
         raise NotYet("That is exactly seven. Eight of eight count as well.")
-    if not np.isclose(true, 9 / 256, rtol=0.02):
+    if not np.isclose(true, 9 / 256, rtol=0.05):
         raise NotYet("Count the rows of eight coins that have seven heads or eight.")
-    if not np.isclose(either, 18 / 256, rtol=0.02):
+    if not np.isclose(either, 18 / 256, rtol=0.05):
         raise NotYet("The first is right. A prediction is false with one head at most.")
     return "Nine in 256, and as many on the other side."
+
+
+# (without batch norm, gain) of sigmoid and of ReLU, what the core must say, and why
+PLANTED = [
+    (
+        (0.2, 0.7),
+        (0.2, 0.2),
+        True,
+        "With more gain for sigmoid the core should be True.",
+    ),
+    (
+        (0.2, 0.2),
+        (0.2, 0.7),
+        False,
+        "With more gain for ReLU the core should be False.",
+    ),
+    *(
+        (
+            *pair,
+            "Your core compares what the networks reach. The claim is about what batch norm adds: "
+            "a network that starts lower may gain more and still end lower.",
+        )
+        for pair in (
+            ((0.05, 0.6), (0.6, 0.2), True),
+            ((0.6, 0.2), (0.05, 0.6), False),
+        )
+    ),
+    *(
+        (
+            *pair,
+            "Your core compares how many times more is right. The margin is in points, so take "
+            "differences: from 0.1 to 0.3 is a factor of three, and fewer points than from 0.3 to "
+            "0.75.",
+        )
+        for pair in (
+            ((0.1, 0.2), (0.3, 0.45), False),
+            ((0.5, 0.45), (0.05, 0.1), True),
+        )
+    ),
+    (
+        (0.1, 0.45),
+        (0.4, 0.4),
+        False,
+        "Five points more are enough for your core. Ask for a margin of ten.",
+    ),
+    (
+        (0.1, 0.52),
+        (0.4, 0.4),
+        True,
+        "Twelve points more are not enough for your core. Ten points were asked.",
+    ),
+]
+
+
+def _planted(sigmoid, relu, others=0.2):
+    """Make accuracies of eight seeds, from those without batch norm and the gain with it."""
+    pairs = {"sigmoid 20": sigmoid, "relu 20": relu, "relu 50": (others, 0.0)}
+
+    def of(measure, setting):
+        without, gain = pairs[setting.split(",")[0]]
+        return np.linspace(0, 0.04, 8) + without + gain * ("batch norm" in setting)
+
+    return of
 
 
 @checker
@@ -150,51 +213,31 @@ def weighed(answer):
         raise NotYet("Give a Claim.")
     if answer.experiment != "deep":
         raise NotYet('The experiment that has the runs is "deep".')
-    words = (answer.gist, answer.refuted_if, answer.conditions)
+    words = (answer.gist, answer.predicts, answer.conditions)
     if not all(isinstance(each, str) and each.strip(" .") for each in words):
-        raise NotYet("Say in words the gist, what would refute it, and the conditions.")
+        raise NotYet("Say in words the gist, what is predicted, and the conditions.")
 
-    def planted(sigmoid, relu):
-        """Make accuracies with these gains, in eight seeds."""
-        gains = {"sigmoid 20": sigmoid, "relu 20": relu, "relu 50": 0.0}
-        plain = np.linspace(0.1, 0.3, 8)
-        return lambda measure, setting: (
-            plain + gains[setting.split(",")[0]] * setting.endswith("batch norm")
-        )
-
-    for gains, expected in (
-        ((0.6, 0.3), True),
-        ((0.3, 0.6), False),
-        ((0.4, 0.399), False),
-    ):
+    for sigmoid, relu, expected, hint in PLANTED:
         try:
-            came = np.asarray(answer.core(planted(*gains)))
+            came = np.asarray(answer.core(_planted(sigmoid, relu)))
         except KeyError as error:
             raise NotYet(
                 f"The experiment has no setting {error}. See EXPERIMENTS."
             ) from None
         if came.shape != (8,) or came.dtype != bool:
             raise NotYet("The core must return True or False for each seed.")
-        if np.all(came == expected):
-            continue
-        if gains == (0.4, 0.399):
-            raise NotYet(
-                "A tenth of a point more is enough for your core. Ask for a margin."
-            )
-        raise NotYet(
-            f"With gains of {gains[0]} for sigmoid and {gains[1]} for ReLU the core should be "
-            f"{expected} in all seeds."
-        )
+        if not np.all(came == expected):
+            raise NotYet(hint)
     if not answer.control:
         raise NotYet("What must be true in any case? Give a control.")
-    names = list(answer.control)
-    if all(np.all(answer.control[name](planted(0.0, 0.0))) for name in names):
+    guess = _planted((0.1, 0.0), (0.1, 0.0), others=0.9)
+    if all(np.all(predicate(guess)) for predicate in answer.control.values()):
         raise NotYet(
-            "Your control does not fail when nothing learns at all: what would it tell?"
+            "Your control does not fail when none of the twenty layers learns: what would it tell?"
         )
     found = weigh(answer, stored("claims")["records"]["deep"])
     if answer.stated != found.verdict:
         raise NotYet(
             f'You state "{answer.stated}". From the records follows "{found.verdict}".'
         )
-    return f"Core {found.rows[0][1]}: {found.verdict}. Your margin and your control decided it."
+    return f"It came true in {found.rows[0][1]}: {found.verdict}. Ten points of gain, seed by seed."
