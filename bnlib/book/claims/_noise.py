@@ -1,5 +1,7 @@
 """What the noise of a batch does, beside dropout."""
 
+import functools
+
 import numpy as np
 
 from bnlib.book.claims._base import (
@@ -36,6 +38,14 @@ def few(count, seed, data=None):
     return data._replace(x_train=data.x_train[rows], y_train=data.y_train[rows])
 
 
+@functools.cache
+def pixels(largest):
+    """Return the digits with pixels from 0 to `largest`."""
+    data = digits().flat
+    x_train, x_test = (x * (largest / 16) for x in (data.x_train, data.x_test))
+    return data._replace(x_train=x_train, x_test=x_test)
+
+
 def by_draws(run, seed, draws):
     """Return the mean accuracy of several runs, each with digits and weights of its own."""
     found = [run(draws * seed + draw) for draw in range(draws)]
@@ -45,12 +55,15 @@ def by_draws(run, seed, draws):
 COUNT = 100  # digits to train on
 
 
-def overfitted(seed, norm, rate, dropout=0.0, raw=False):
-    """Train two ReLU layers on 100 digits until they are all right; the mean of six draws."""
+def overfitted(seed, norm, rate, dropout=0.0, largest=None):
+    """Train two ReLU layers on 100 digits until they are all right; the mean of six draws.
+
+    Pixels are standardised, or from 0 to `largest`.
+    """
     own = []
 
     def run(seed):
-        data = few(COUNT, seed, digits().flat if raw else None)
+        data = few(COUNT, seed, pixels(largest) if largest else None)
         network = _two_layers(seed, batch_norm if norm else None, dropout)
         learn(network, seed=seed, rate=rate, steps=240, batch=32, data=data)
         right = score(network, data)
@@ -72,13 +85,18 @@ OVERFITTED = Experiment(
     overfitted,
     {
         "none": {"norm": False, "rate": 0.5},
-        "none, dropout": {"norm": False, "dropout": 0.5, "rate": 0.1},
-        "batch norm": {"norm": True, "rate": 0.2},
-        "batch norm, dropout": {"norm": True, "dropout": 0.5, "rate": 0.2},
-        "none, raw pixels": {"norm": False, "raw": True, "rate": 0.02},
+        "none, dropout": {"norm": False, "dropout": 0.5, "rate": 0.2},
+        "batch norm": {"norm": True, "rate": 2.0},
+        "batch norm, dropout": {"norm": True, "dropout": 0.5, "rate": 0.5},
+        "none, pixels 0 to 16": {"norm": False, "largest": 16, "rate": 0.02},
+        "none, pixels 0 to 1": {"norm": False, "largest": 1, "rate": 1.0},
     },
     grid=(0.05, 0.1, 0.2, 0.5, 1.0, 2.0),
-    grids={"none, raw pixels": (0.002, 0.005, 0.01, 0.02, 0.05, 0.1)},
+    grids={
+        "batch norm": (0.2, 0.5, 1.0, 2.0, 5.0, 10.0),
+        "none, pixels 0 to 16": (0.002, 0.005, 0.01, 0.02, 0.05, 0.1),
+        "none, pixels 0 to 1": (0.1, 0.2, 0.5, 1.0, 2.0, 5.0),
+    },
 )
 
 
