@@ -118,9 +118,9 @@ GHOSTS = Experiment(
     ghosts,
     {
         f"ghost {n}": {"ghost": n, "rate": rate}
-        for n, rate in ((2, 0.05), (4, 0.2), (8, 0.2), (16, 2.0), (64, 5.0))
+        for n, rate in ((2, 0.2), (4, 0.2), (8, 0.5), (16, 2.0), (64, 2.0))
     }
-    | {"ghost 64, dropout": {"ghost": 64, "dropout": 0.5, "rate": 1.0}},
+    | {"ghost 64, dropout": {"ghost": 64, "dropout": 0.5, "rate": 0.5}},
     grid=(0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0),
     grids={
         "ghost 16": (0.2, 0.5, 1.0, 2.0, 5.0),

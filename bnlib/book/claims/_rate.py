@@ -40,11 +40,11 @@ def starts(seed, norm, factor, rate):
 
 
 OWN_RATES = {  # the best of a grid, by factor: without batch norm, and with it
-    0.0: (0.3, 0.3),
-    0.1: (0.3, 0.3),
+    0.0: (0.01, 1.0),
+    0.1: (0.1, 0.03),
     1.0: (0.3, 0.3),
-    10.0: (1e-5, 3.0),
-    100.0: (1e-12, 3.0),
+    10.0: (1e-4, 3.0),
+    100.0: (1e-7, 3.0),
 }
 
 STARTS = Experiment(
