@@ -89,7 +89,7 @@ OVERFITTED = Experiment(
         "batch norm": {"norm": True, "rate": 2.0},
         "batch norm, dropout": {"norm": True, "dropout": 0.5, "rate": 0.5},
         "none, pixels 0 to 16": {"norm": False, "largest": 16, "rate": 0.02},
-        "none, pixels 0 to 1": {"norm": False, "largest": 1, "rate": 1.0},
+        "none, pixels 0 to 1": {"norm": False, "largest": 1, "rate": 0.5},
     },
     grid=(0.05, 0.1, 0.2, 0.5, 1.0, 2.0),
     grids={
