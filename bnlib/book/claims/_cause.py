@@ -50,7 +50,7 @@ SHIFTED = Experiment(
         "noise 0.5": {"norm": True, "noise": 0.5, "rate": 0.3},
         "noise 1.0": {"norm": True, "noise": 1.0, "rate": 0.3},
         "noise 1.5": {"norm": True, "noise": 1.5, "rate": 0.3},
-        "noise 0.5, 0.1 each": {"norm": True, "noise": 0.5, "each": 0.1, "rate": 0.3},
+        "noise 0.5, 0.1 each": {"norm": True, "noise": 0.5, "each": 0.1, "rate": 1.0},
         "noise 0.5, 0.5 each": {"norm": True, "noise": 0.5, "each": 0.5, "rate": 1.0},
     },
     grid=(0.03, 0.1, 0.3, 1.0, 3.0),
