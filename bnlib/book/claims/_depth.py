@@ -45,10 +45,10 @@ DEEP = Experiment(
         }
         for norm, rate in ((False, 0.01), (True, 0.1))
     },
-    grid=(0.03, 0.1, 0.3, 1.0),
+    grid=(0.003, 0.01, 0.03, 0.1, 0.3),
     grids={
-        f"{network}, none{more}": (0.001, 0.003, 0.01, 0.03, 0.1)
-        for network in ("sigmoid 20", "relu 20", "relu 50")
-        for more in ("", ", 450 steps")
+        "relu 20, batch norm": (0.01, 0.03, 0.1, 0.3, 1.0),
+        "relu 50, none, 450 steps": (0.003, 0.01, 0.03),
+        "relu 50, batch norm, 450 steps": (0.03, 0.1, 0.3),
     },
 )
