@@ -43,12 +43,12 @@ DEEP = Experiment(
             "rate": rate,
             "steps": 450,
         }
-        for norm, rate in ((False, 0.01), (True, 0.1))
+        for norm, rate in ((False, 0.01), (True, 0.03))
     },
     grid=(0.003, 0.01, 0.03, 0.1, 0.3),
     grids={
         "relu 20, batch norm": (0.01, 0.03, 0.1, 0.3, 1.0),
         "relu 50, none, 450 steps": (0.003, 0.01, 0.03),
-        "relu 50, batch norm, 450 steps": (0.03, 0.1, 0.3),
+        "relu 50, batch norm, 450 steps": (0.01, 0.03, 0.1, 0.3),
     },
 )
