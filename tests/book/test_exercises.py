@@ -389,20 +389,6 @@ def _lost_gamma():
     return (y[0] - wrong.beta) / (wrong.inference(x)[0] - wrong.beta)
 
 
-def _refute(layer, seed, *, scale=1.0, update=False):
-    rng, found = np.random.default_rng(seed), {}
-    one = rng.normal(2, 3, (1, 3))
-    rest = rng.normal(2, 3, (7, 3))
-    batches = [np.vstack([one, rest + scale * rng.normal(0, 3, (7, 3))]) for _ in "ab"]
-    a, b = (layer(batch, training=True, update=update)[0] for batch in batches)
-    found["training"] = np.abs(a - b).max()
-    a = layer(batches[0], training=False)[0]
-    if update:
-        layer(batches[1], training=True)
-    b = layer(batches[1], training=False)[0]
-    return found | {"inference": np.abs(a - b).max()}
-
-
 def _gain(of, name):
     with_it, without = (
         of("accuracy", f"{name} 20, {norm}") for norm in ("batch norm", "none")
@@ -1061,34 +1047,6 @@ ANSWERS = [
     (on_claims.flaws, {"A": "seeds", "B": "control", "C": "seeds"}, "otherwise"),
     (on_claims.flaws, {"A": "tautology", "B": "seeds", "C": "seeds"}, "learned at all"),
     (on_claims.flaws, {"A": "tautology", "B": "control", "C": "control"}, "How often"),
-    (on_claims.refuted, lambda layer, seed: _refute(layer, seed), "Correct. The claim"),
-    (on_claims.refuted, lambda layer, seed: 1, "Return a dict"),
-    (
-        on_claims.refuted,
-        lambda layer, seed: _refute(layer, 0),
-        "Three seeds measure the same",
-    ),
-    (on_claims.refuted, lambda layer, seed: _refute(layer, None), "Called twice"),
-    (
-        on_claims.refuted,
-        lambda layer, seed: _refute(layer, seed, scale=1e-9),
-        "hardly differs",
-    ),
-    (
-        on_claims.refuted,
-        lambda layer, seed: _refute(layer, seed, update=True),
-        "The control fails",
-    ),
-    (
-        on_claims.refuted,
-        lambda layer, seed: {"training": 1 + seed, "inference": 0.0},
-        "of which it is true",
-    ),
-    (
-        on_claims.refuted,
-        lambda layer, seed: _refute(layer, seed) | {"inference": 0.0},
-        "control cannot fail",
-    ),
     (
         on_claims.effective,
         lambda r, c, n, t: r / np.sqrt(n**2 + 2 * (r * c) ** 2 * t),

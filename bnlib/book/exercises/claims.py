@@ -2,12 +2,11 @@
 
 import numpy as np
 
-from bnlib import BatchNorm
 from bnlib.book.claims import Claim, weigh
 from bnlib.book.data import stored
 from bnlib.book.exercises import NotYet, checker
 
-__all__ = ["chance", "effective", "flaws", "refuted", "weighed"]
+__all__ = ["chance", "effective", "flaws", "weighed"]
 
 FLAWS = {"tautology", "control", "seeds"}
 
@@ -30,63 +29,6 @@ def flaws(answer):
     if answer["C"] != "seeds":
         raise NotYet("Experiment C compares like with like. How often?")
     return "Each flaw is in one experiment, and each alone makes it worthless."
-
-
-class Frozen(BatchNorm):
-    """A layer of which the claim is true: training uses the statistics of inference."""
-
-    def __call__(self, x, *, training, **_):
-        return super().__call__(x, training=False)
-
-
-class Leaking(BatchNorm):
-    """A layer whose inference depends on the batch too."""
-
-    def __call__(self, x, *, training, **options):
-        y = super().__call__(x, training=training, **options)
-        return y if training else y - np.mean(y, axis=0)
-
-
-def _measured(answer, layer, seed):
-    found = answer(layer(3), seed)
-    if not isinstance(found, dict) or not {"training", "inference"} <= set(found):
-        raise NotYet('Return a dict with two numbers, "training" and "inference".')
-    return float(found["training"]), float(found["inference"])
-
-
-@checker
-def refuted(answer):
-    """Check an experiment on "in training, an example's output does not depend on its batch".
-
-    It is called as `answer(layer, seed)`, with a layer for three channels: batch norm, one of which
-    the claim is true, and one whose inference depends on the batch.
-    """
-    found = [_measured(answer, BatchNorm, seed) for seed in (0, 1, 2)]
-    training, inference = np.array(found).T
-    if _measured(answer, BatchNorm, 0) != found[0]:
-        raise NotYet("Called twice with seed 0, it measures two different things.")
-    if len(set(training)) < 3:
-        raise NotYet("Three seeds measure the same. Draw the batches by the seed.")
-    if np.any(training < 1e-3):
-        raise NotYet(
-            "In training the output hardly differs. Is the rest of the batch another?"
-        )
-    if np.any(inference != 0):
-        raise NotYet(
-            "The control fails: in inference the output must be the same, to the last digit. "
-            "Does a call between the two move the statistics? Pass update=False."
-        )
-    if _measured(answer, Frozen, 0)[0] != 0:
-        raise NotYet(
-            "Your experiment refutes the claim for a layer of which it is true. Measure the layer "
-            "that is given, and the same example in both batches."
-        )
-    if _measured(answer, Leaking, 0)[1] < 1e-3:
-        raise NotYet(
-            "Your control cannot fail: with a layer whose inference does depend on the batch it "
-            "still gives 0. Measure inference as you measure training."
-        )
-    return "The claim is refuted in every seed, and it could have come out otherwise."
 
 
 @checker
