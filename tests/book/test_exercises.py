@@ -345,6 +345,7 @@ def _fourth_root(factor):
     return lambda r, rate, c, t: (r**4 + factor * (rate * c) ** 2 * t) ** 0.25
 
 
+SORTED = {"a": 2, "b": 3, "c": 1}
 SHARES = {"batch": 16 * 196, "instance": 196, "layer": 256 * 196, "group": 8 * 196}
 SHARES |= {"changed": ["batch"]}
 
@@ -1162,11 +1163,13 @@ ANSWERS = [
     (on_doctor.share, (0.5, 919), "not right"),
     (on_doctor.share, (0.995**500, 918), "a little above"),
     (on_doctor.share, (0.995**500, 1000), "The steps"),
-    (on_doctor.reports, {"a": 2, "b": 3, "c": 1}, "Correct. The memory"),
+    (on_doctor.reports, SORTED | {"d": "BN006"}, "Correct. The memory"),
     (on_doctor.reports, {"a": 2}, "a dict such as"),
-    (on_doctor.reports, {"a": 2, "b": 2, "c": 1}, "one of the three"),
-    (on_doctor.reports, {"a": 1, "b": 2, "c": 3}, "its owner can wait"),
-    (on_doctor.reports, {"a": 3, "b": 2, "c": 1}, "change a call"),
+    (on_doctor.reports, SORTED | {"a": 3, "d": "BN006"}, "one of the three"),
+    (on_doctor.reports, {"a": 1, "b": 2, "c": 3, "d": "BN006"}, "its owner can wait"),
+    (on_doctor.reports, {"a": 3, "b": 2, "c": 1, "d": "BN006"}, "change a call"),
+    (on_doctor.reports, SORTED | {"d": "BN008"}, "what will norm_3 be told"),
+    (on_doctor.reports, SORTED | {"d": 4}, "one of the two codes"),
     (on_doctor.rule, lambda case: _odd_epsilon(case), "Correct. It finds"),
     (on_doctor.rule, lambda case: [], "Nothing is found"),
     (on_doctor.rule, lambda case: _odd_epsilon(case, all), "All epsilons agree"),
