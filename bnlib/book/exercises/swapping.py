@@ -48,8 +48,8 @@ def training(answer):
     model = _small()
     if not ask(model, swap_in(model)):
         raise NotYet(
-            "A swapped copy is said to differ. Do both see the same batch, from the same statistics, "
-            "with a tolerance for rounding?"
+            "A swapped copy is said to differ. Do both see the same batch, from the same "
+            "statistics, with a tolerance for rounding?"
         )
     hidden = _small()
     hidden.layers[-1].factor = 3.0
