@@ -31,6 +31,7 @@ from bnlib.book.exercises import parameters as on_parameters
 from bnlib.book.exercises import population as on_population
 from bnlib.book.exercises import replicas as on_replicas
 from bnlib.book.exercises import shipping as on_shipping
+from bnlib.book.exercises import swapping as on_swapping
 from bnlib.book.exercises import tf_ops as on_tf_ops
 from bnlib.book.exercises import transform as on_transform
 from bnlib.book.exercises import variants as on_variants
@@ -429,6 +430,24 @@ def _claim(**changes):
         },
     }
     return Claim(**(parts | changes))
+
+
+def _same_in_training(*, restore=True, mode=True, statistics=True):
+    """Return an answer to the exercise of swapping; with a False, a wrong one."""
+
+    def same(model, copy, x):
+        found = []
+        for each in (model, copy):
+            before = each.get_weights()
+            y = np.asarray(each(x, training=mode))
+            found.append([y, *(each.get_weights() if statistics else [])])
+            if restore:
+                each.set_weights(before)
+        return all(
+            np.allclose(a, b, rtol=1e-6, atol=1e-6) for a, b in zip(*found, strict=True)
+        )
+
+    return same
 
 
 ANSWERS = [
@@ -1307,6 +1326,12 @@ ANSWERS = [
     (on_variants.choose, CHOICE | {"text": "group"}, "see the later ones"),
     (on_variants.choose, {"text": "layer"}, "with the keys"),
     # appendix
+    (on_swapping.training, _same_in_training(), "Correct. It sees outputs"),
+    (on_swapping.training, _same_in_training(restore=False), "Put the weights back"),
+    (on_swapping.training, _same_in_training(mode=False), "ask for training=True"),
+    (on_swapping.training, _same_in_training(statistics=False), "another momentum"),
+    (on_swapping.training, lambda model, copy, x: False, "is said to differ"),
+    (on_swapping.training, lambda model, copy, x: None, "True or False"),
     (on_wild.stall, (1, 2), "Correct. It never leaves 1"),
     (on_wild.stall, (0.5, 8), "where float32 takes it"),
     (on_wild.stall, (0.695, 2), "first move, 0.0005"),
