@@ -101,6 +101,7 @@ bench: $(READY) $(TORCH)
 	$(BIN)/python benchmarks/layer.py
 	$(BIN)/python benchmarks/fit.py
 	$(BIN)/python benchmarks/models.py
+	$(BIN)/python benchmarks/xla.py
 	$(BIN)/python benchmarks/fold.py
 	$(BIN)/python benchmarks/fold_models.py
 	$(BIN)/python benchmarks/accuracy.py

@@ -50,11 +50,13 @@ def threads(number):
 
 
 def without(*levels):
-    """Return the name of each of NumPy's sets of instructions of these levels, if it is in use."""
+    """Return the name of each of NumPy's sets of instructions of these levels, if it is there."""
+    off = os.environ.get("NPY_DISABLE_CPU_FEATURES", "").replace(",", " ").split()
     return " ".join(
         name
         for name in __cpu_dispatch__
-        if __cpu_features__[name] and any(level in name for level in levels)
+        if (__cpu_features__[name] or name in off)
+        and any(level in name for level in levels)
     )
 
 

@@ -31,6 +31,7 @@ from bnlib.book.exercises import parameters as on_parameters
 from bnlib.book.exercises import population as on_population
 from bnlib.book.exercises import replicas as on_replicas
 from bnlib.book.exercises import shipping as on_shipping
+from bnlib.book.exercises import swapping as on_swapping
 from bnlib.book.exercises import tf_ops as on_tf_ops
 from bnlib.book.exercises import transform as on_transform
 from bnlib.book.exercises import variants as on_variants
@@ -345,6 +346,7 @@ def _fourth_root(factor):
     return lambda r, rate, c, t: (r**4 + factor * (rate * c) ** 2 * t) ** 0.25
 
 
+SORTED = {"a": 2, "b": 3, "c": 1}
 SHARES = {"batch": 16 * 196, "instance": 196, "layer": 256 * 196, "group": 8 * 196}
 SHARES |= {"changed": ["batch"]}
 
@@ -414,6 +416,24 @@ def _claim(**changes):
         },
     }
     return Claim(**(parts | changes))
+
+
+def _same_in_training(*, restore=True, mode=True, statistics=True):
+    """Return an answer to the exercise of swapping; with a False, a wrong one."""
+
+    def same(model, copy, x):
+        found = []
+        for each in (model, copy):
+            before = each.get_weights()
+            y = np.asarray(each(x, training=mode))
+            found.append([y, *(each.get_weights() if statistics else [])])
+            if restore:
+                each.set_weights(before)
+        return all(
+            np.allclose(a, b, rtol=1e-6, atol=1e-6) for a, b in zip(*found, strict=True)
+        )
+
+    return same
 
 
 ANSWERS = [
@@ -1168,11 +1188,13 @@ ANSWERS = [
     (on_doctor.share, (0.5, 919), "not right"),
     (on_doctor.share, (0.995**500, 918), "a little above"),
     (on_doctor.share, (0.995**500, 1000), "The steps"),
-    (on_doctor.reports, {"a": 2, "b": 3, "c": 1}, "Correct. The memory"),
+    (on_doctor.reports, SORTED | {"d": "BN006"}, "Correct. The memory"),
     (on_doctor.reports, {"a": 2}, "a dict such as"),
-    (on_doctor.reports, {"a": 2, "b": 2, "c": 1}, "one of the three"),
-    (on_doctor.reports, {"a": 1, "b": 2, "c": 3}, "its owner can wait"),
-    (on_doctor.reports, {"a": 3, "b": 2, "c": 1}, "change a call"),
+    (on_doctor.reports, SORTED | {"a": 3, "d": "BN006"}, "one of the three"),
+    (on_doctor.reports, {"a": 1, "b": 2, "c": 3, "d": "BN006"}, "its owner can wait"),
+    (on_doctor.reports, {"a": 3, "b": 2, "c": 1, "d": "BN006"}, "change a call"),
+    (on_doctor.reports, SORTED | {"d": "BN008"}, "what will norm_3 be told"),
+    (on_doctor.reports, SORTED | {"d": 4}, "one of the two codes"),
     (on_doctor.rule, lambda case: _odd_epsilon(case), "Correct. It finds"),
     (on_doctor.rule, lambda case: [], "Nothing is found"),
     (on_doctor.rule, lambda case: _odd_epsilon(case, all), "All epsilons agree"),
@@ -1310,6 +1332,12 @@ ANSWERS = [
     (on_variants.choose, CHOICE | {"text": "group"}, "see the later ones"),
     (on_variants.choose, {"text": "layer"}, "with the keys"),
     # appendix
+    (on_swapping.training, _same_in_training(), "Correct. It sees outputs"),
+    (on_swapping.training, _same_in_training(restore=False), "Put the weights back"),
+    (on_swapping.training, _same_in_training(mode=False), "ask for training=True"),
+    (on_swapping.training, _same_in_training(statistics=False), "another momentum"),
+    (on_swapping.training, lambda model, copy, x: False, "is said to differ"),
+    (on_swapping.training, lambda model, copy, x: None, "True or False"),
     (on_wild.stall, (1, 2), "Correct. It never leaves 1"),
     (on_wild.stall, (0.5, 8), "where float32 takes it"),
     (on_wild.stall, (0.695, 2), "first move, 0.0005"),

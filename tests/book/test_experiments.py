@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 
+from bnlib.book import experiments
 from bnlib.book.experiments import (
     by_setting,
     fingerprint,
@@ -39,6 +40,19 @@ def test_measures_are_gathered_pair_by_pair():
     found = by_setting(records, "product")
     np.testing.assert_array_equal(found["a"] - found["b"], [2, 4])
     assert by_setting(records, "curve")["a"].shape == (2, 2)
+
+
+def test_pairs_are_by_seed_whatever_the_order_of_the_records():
+    runs = [("b", 2, 6), ("b", 4, 12), ("a", 4, 20), ("a", 2, 10)]
+    records = [
+        dict(zip(("setting", "seed", "product"), run, strict=True)) for run in runs
+    ]
+    found = by_setting(records, "product")
+    np.testing.assert_array_equal(found["b"], [6, 12])
+    np.testing.assert_array_equal(found["a"], [10, 20])
+    records[-1]["seed"] = 3
+    with pytest.raises(ValueError, match="the same seeds"):
+        by_setting(records, "product")
 
 
 def test_settings_with_other_seeds_are_refused():
@@ -76,6 +90,39 @@ def test_a_fingerprint_is_that_of_the_code(tmp_path, code, same):
     assert fingerprint(script) != before
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        "import bnlib.book.inner",
+        "from bnlib.book import inner",
+        "from bnlib.book.inner import y",
+        "import beside",
+        "from beside import y",
+    ],
+    ids=["name", "module", "value", "beside", "value beside"],
+)
+def test_no_way_of_importing_escapes_a_fingerprint(tmp_path, monkeypatch, line):
+    """Nor a module that is imported by an imported one."""
+    wing, folder = tmp_path / "wing", tmp_path / "folder"
+    for each in (wing, folder):
+        each.mkdir()
+    monkeypatch.setattr(experiments, "WING", wing)
+    script = folder / "script.py"
+    script.write_text(f"{line}\n")
+    (wing / "inner.py").write_text("from bnlib.book.innermost import z\ny = 1\n")
+    (folder / "beside.py").write_text("import bnlib.book.innermost\ny = 1\n")
+    seen = {fingerprint(script)}
+    innermost = wing / "innermost.py"
+    innermost.write_text("z = 1\n")
+    seen.add(fingerprint(script))
+    innermost.write_text("z = 2\n")
+    seen.add(fingerprint(script))
+    for file in (wing / "inner.py", folder / "beside.py"):
+        file.write_text(file.read_text() + "more = 1\n")
+    seen.add(fingerprint(script))
+    assert len(seen) == 4
+
+
 def test_what_is_kept_says_when_and_by_which_code(tmp_path):
     keep(tmp_path / "found.json", __file__, shares=np.array([0.5, 1]))
     found = json.loads((tmp_path / "found.json").read_text())
@@ -105,6 +152,19 @@ def test_parts_stored_by_the_same_code_are_kept(tmp_path):
     assert kept() == {"b": [30]}
     with pytest.raises(SystemExit):
         store_parts(script, parts_with(4), ["c", *to_path])
+
+
+def test_a_part_is_stored_before_the_next_one_runs(tmp_path):
+    script, path = tmp_path / "script.py", tmp_path / "found.json"
+    script.write_text('"""Words."""\n')
+
+    def broken():
+        raise RuntimeError("no luck")
+
+    with pytest.raises(RuntimeError, match="no luck"):
+        store_parts(script, {"a": lambda: [1], "b": broken}, ["--json", str(path)])
+    assert path.exists()
+    assert json.loads(path.read_text())["a"] == [1]
 
 
 @pytest.mark.parametrize("name", [n for n in STORED if "fingerprint" in STORED[n]])

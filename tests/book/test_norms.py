@@ -110,6 +110,32 @@ def test_renorm_in_training():
     np.testing.assert_array_equal(free.gradients["gamma"], expected[1])
 
 
+def test_renorm_has_two_momentums_and_a_schedule():
+    steps = []
+
+    def clipping(step):
+        steps.append(step)
+        return 3.0, 5.0
+
+    renorm = norms.Renorm(5, momentum=0.7, renorm_momentum=0.2, clipping=clipping)
+    renorm(X, training=True)
+    np.testing.assert_allclose(renorm.moving_mean, 0.3 * X.mean(axis=0))
+    np.testing.assert_allclose(renorm.population[0], 0.8 * X.mean(axis=0))
+    np.testing.assert_allclose(renorm.population[1], 0.2 + 0.8 * X.var(axis=0))
+    renorm(X, training=False)
+    renorm(X, training=True)
+    assert steps == [0, 1]
+
+
+def test_halves_are_instance_norm_and_batch_norm():
+    images = RNG.normal(1, 2, (4, 3, 3, 5))
+    y = norms.Halves(5)(images, training=True)
+    alone = norms.instance(2)(images[..., :2], training=True)
+    np.testing.assert_array_equal(y[..., :2], alone)
+    together = BatchNorm(3)(images[..., 2:], training=True)
+    np.testing.assert_array_equal(y[..., 2:], together)
+
+
 @pytest.mark.parametrize("make", [norms.Renorm, lambda c: norms.Ghost(c, 4)])
 def test_recalibration_knows_them(make):
     network = Network([make(5)])

@@ -7,7 +7,7 @@ from gradients import assert_gradients
 from bnlib import BatchNorm
 from bnlib.book import norms
 from bnlib.book.network import softmax_cross_entropy
-from bnlib.book.sequences import attentive, recurrent
+from bnlib.book.sequences import Attention, attentive, recurrent
 
 RNG = np.random.default_rng(5)
 X, LABELS = RNG.normal(1, 2, (7, 4, 3)), RNG.integers(0, 10, 7)
@@ -70,3 +70,13 @@ def test_a_causal_block_looks_ahead_through_batch_norm_alone():
             network.outputs(each, training=True)[3][:, 0] for each in (X, later)
         )
         assert np.allclose(one, other) != sees
+
+
+@pytest.mark.parametrize("changed", range(4))
+def test_a_token_sees_itself_and_those_before_it(changed):
+    attention = Attention(3, RNG, causal=True)
+    other = X.copy()
+    other[:, changed] += 1
+    one, two = (attention(each, training=True) for each in (X, other))
+    same = [np.allclose(one[:, t], two[:, t]) for t in range(4)]
+    assert same == [t < changed for t in range(4)]
