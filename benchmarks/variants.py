@@ -43,11 +43,21 @@ def fit(network, x, y, *, epochs, batch, **options):
         return train(network, x, y, softmax_cross_entropy, **options)
 
 
-def at_rates(rates, **options):
+def at_rates(rates):
     """Make a setting of each name and each of its rates."""
     return {
-        f"{name} {rate}": {"name": name, "rate": rate, **options}
+        f"{name} {rate}": {"name": name, "rate": rate}
         for name, own in rates.items()
+        for rate in own
+    }
+
+
+def at_sizes(rates):
+    """Make a setting of each batch size, each name and each of its rates."""
+    return {
+        f"{name} {batch} {rate}": {"name": name, "batch": batch, "rate": rate}
+        for batch, names in rates.items()
+        for name, own in names.items()
         for rate in own
     }
 
@@ -137,13 +147,7 @@ RATES = {
 
 
 def part_batch():
-    settings = {
-        f"{name} {batch} {rate}": {"name": name, "batch": batch, "rate": rate}
-        for batch, rates in RATES.items()
-        for name, own in rates.items()
-        for rate in own
-    }
-    return sweep(by_batch, settings, SEEDS, progress=True)
+    return sweep(by_batch, at_sizes(RATES), SEEDS, progress=True)
 
 
 RENORM = {
@@ -160,7 +164,7 @@ def fours(seed, *, name, rate):
 
 
 def part_renorm():
-    settings = at_rates(dict.fromkeys(RENORM, (0.003, 0.01, 0.03)))
+    settings = at_rates(dict.fromkeys(RENORM, (0.01, 0.03, 0.1, 0.3)))
     return sweep(fours, settings, SEEDS, progress=True)
 
 
@@ -179,7 +183,7 @@ def two_images(seed, *, name, rate):
 
 def part_images():
     rates = {
-        "none": (0.05, 0.1, 0.2),
+        "none": (0.02, 0.05, 0.1, 0.2),
         "batch": (0.02, 0.05, 0.1, 0.2),
         "group": (0.02, 0.05, 0.1),
     }
@@ -222,8 +226,9 @@ def contrast(seed, *, name, rate):
 
 
 def part_contrast():
-    settings = at_rates(dict.fromkeys(CONTRAST, (0.3, 1.0)))
-    return sweep(contrast, settings, SEEDS, progress=True)
+    rates = dict.fromkeys(CONTRAST, (0.3, 1.0, 3.0, 10.0))
+    rates |= {"group": (0.1, 0.3, 1.0, 3.0)}
+    return sweep(contrast, at_rates(rates), SEEDS, progress=True)
 
 
 # Sequences
@@ -255,16 +260,23 @@ def rows(seed, *, name, batch, rate):
     return found
 
 
+RECURRENT = {
+    64: {
+        "none": (0.1, 0.2, 0.5, 1.0),
+        "batch": (0.1, 0.2, 0.5, 1.0, 2.0),
+        "batch, 0.1": (0.1, 0.2, 0.5, 1.0, 2.0),
+        "layer": (0.1, 0.2, 0.5, 1.0),
+    },
+    4: {
+        "none": (0.01, 0.03, 0.1),
+        "batch": (0.01, 0.03, 0.1),
+        "layer": (0.003, 0.01, 0.03, 0.1),
+    },
+}
+
+
 def part_recurrent():
-    rates = {64: (0.1, 0.2, 0.5, 1.0), 4: (0.01, 0.03, 0.1)}
-    settings = {
-        f"{name} {batch} {rate}": {"name": name, "batch": batch, "rate": rate}
-        for batch, own in rates.items()
-        for name in STEPS
-        for rate in own
-        if batch == 64 or name != "batch, 0.1"
-    }
-    return sweep(rows, settings, SEEDS, progress=True)
+    return sweep(rows, at_sizes(RECURRENT), SEEDS, progress=True)
 
 
 TOKENS = {  # before attention, before the dense part, at the end
@@ -295,9 +307,7 @@ def tokens(seed, *, name, rate):
 
 
 def part_attention():
-    rates = dict.fromkeys(TOKENS, (0.2, 0.4, 0.8))
-    rates |= dict.fromkeys(("batch", "layer", "rms"), (0.1, 0.2, 0.4, 0.8))
-    rates |= {"none": (0.1, 0.2, 0.4)}
+    rates = dict.fromkeys(TOKENS, (0.1, 0.2, 0.4, 0.8)) | {"none": (0.1, 0.2, 0.4)}
     return sweep(tokens, at_rates(rates), SEEDS, progress=True)
 
 
