@@ -117,18 +117,18 @@ def by_batch(seed, *, name, **options):
 
 RATES = {
     2: {
-        "none": (0.003, 0.01, 0.03),
+        "none": (0.003, 0.01, 0.03, 0.1),
         "batch": (0.003, 0.01, 0.03),
-        "group": (0.001, 0.003, 0.01),
+        "group": (0.001, 0.003, 0.01, 0.03),
         "renorm": (0.001, 0.003, 0.01, 0.03),
     },
     4: {
         "none": (0.003, 0.01, 0.03, 0.1),
         "batch": (0.003, 0.01, 0.03, 0.1),
-        "group": (0.001, 0.003, 0.01, 0.03),
+        "group": (0.003, 0.01, 0.03, 0.1),
     },
     8: {
-        "none": (0.01, 0.03, 0.1),
+        "none": (0.01, 0.03, 0.1, 0.3),
         "batch": (0.01, 0.03, 0.1, 0.3),
         "group": (0.003, 0.01, 0.03, 0.1),
     },
@@ -341,7 +341,7 @@ def weights(seed, *, name, rate):
 
 
 def part_weights():
-    rates = dict.fromkeys(WEIGHTS, (0.01, 0.03, 0.1))
+    rates = dict.fromkeys(WEIGHTS, (0.01, 0.02, 0.03, 0.05, 0.1))
     rates |= {"batch": (0.1, 0.2, 0.4, 0.8)}
     return sweep(weights, at_rates(rates), SEEDS, progress=True)
 
