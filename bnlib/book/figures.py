@@ -100,6 +100,7 @@ def averaged(
     *,
     channel: int = -1,
     groups: int | None = None,
+    parts: int | None = None,
     location: Sequence[int] | None = None,
     colour: str = AFTER,
 ) -> None:
@@ -114,13 +115,14 @@ def averaged(
         axis: the axes kept, as in `layout`.
         channel: which axis of `shape` holds the channels.
         groups: also keep apart this many groups of channels, as group norm does.
+        parts: also keep apart this many parts of the batch, as ghost batch norm does.
         location: a place in the map, for example `(h, w)`, dotted in every coloured map.
         colour: of the values that share one mean.
 
     Returns:
         None.
     """
-    maps = _as_maps(_one_set(shape, axis, channel, groups), channel)
+    maps = _as_maps(_one_set(shape, axis, channel, groups, parts), channel)
     for fill, chosen in ((GRID, np.ones_like(maps)), (colour, maps)):
         columns = _outline(_columns(chosen))
         ax.add_patch(PathPatch(columns, facecolor=fill, edgecolor=PAPER, lw=0.8))
@@ -132,16 +134,17 @@ def averaged(
     _finish_maps(ax, maps.shape)
 
 
-def _one_set(shape, axis, channel, groups):
+def _one_set(shape, axis, channel, groups, parts):
     """Mark the values that are averaged together with the one in the middle of the array."""
     places = np.indices(shape, sparse=True)
     middle = [n // 2 for n in shape]
     same = np.ones(shape, dtype=bool)
     for a in layout(shape, axis).axis:
         same &= places[a] == middle[a]
-    if groups is not None:
-        size = shape[channel] // groups
-        same &= places[channel] // size == middle[channel] // size
+    for cut, number in ((channel, groups), (0, parts)):
+        if number is not None:
+            size = shape[cut] // number
+            same &= places[cut] // size == middle[cut] // size
     return same
 
 

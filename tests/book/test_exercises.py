@@ -59,11 +59,14 @@ CHOICE = {
 }
 
 
-def grouped(x, groups, mixed=False):
-    """Group norm, or the same of channels first where they are last."""
+def grouped(x, groups, mixed=False, strided=False):
+    """Group norm, or that of channels first where they are last, or of channels that lie apart."""
     n, h, w, c = x.shape
-    shape = (n, groups, -1) if mixed else (n, h * w, groups, c // groups)
-    axes = -1 if mixed else (1, 3)
+    shape, axes = (n, h * w, groups, c // groups), (1, 3)
+    if mixed:
+        shape, axes = (n, groups, -1), -1
+    if strided:
+        shape, axes = (n, h * w, c // groups, groups), (1, 2)
     cut = x.reshape(shape)
     mean, variance = (f(axis=axes, keepdims=True) for f in (cut.mean, cut.var))
     return ((cut - mean) / np.sqrt(variance + 1e-5)).reshape(x.shape)
@@ -1285,6 +1288,11 @@ ANSWERS = [
         "a strip of the image",
     ),
     (on_variants.groups, lambda x, groups: grouped(x, 1), "values differ from"),
+    (
+        on_variants.groups,
+        lambda x, groups: grouped(x, groups, strided=True),
+        "neighbouring channels",
+    ),
     (on_variants.groups, lambda x, groups: x[0], "should have shape"),
     (on_variants.direction, weight_norm_backward, "Correct. grad_v is at right"),
     (
@@ -1323,6 +1331,9 @@ ANSWERS = [
     ),
     (on_variants.blind, on_variants.BLIND | {"layer": set()}, "blind to 3 more"),
     (on_variants.blind, {}, "with the keys"),
+    (on_variants.blind, on_variants.BLIND | {"layer": "all"}, "give a set of names"),
+    (on_variants.blind, on_variants.BLIND | {"layer": {"all"}}, "none of the changes"),
+    (on_variants.blind, on_variants.BLIND | {"layer": [set()]}, "none of the changes"),
     (on_variants.choose, CHOICE, "Correct. The batch, the inference"),
     (on_variants.choose, CHOICE | {"volumes": "layer"}, "Correct. The batch"),
     (on_variants.choose, CHOICE | {"volumes": "batch"}, "a batch of one volume"),
@@ -1331,6 +1342,8 @@ ANSWERS = [
     (on_variants.choose, CHOICE | {"text": "batch"}, "would see later tokens"),
     (on_variants.choose, CHOICE | {"text": "group"}, "see the later ones"),
     (on_variants.choose, {"text": "layer"}, "with the keys"),
+    (on_variants.choose, CHOICE | {"phone": "Batch"}, "one of the names batch, group"),
+    (on_variants.choose, CHOICE | {"text": ["layer"]}, "got ['layer']"),
     # appendix
     (on_swapping.training, _same_in_training(), "Correct. It sees outputs"),
     (on_swapping.training, _same_in_training(restore=False), "Put the weights back"),

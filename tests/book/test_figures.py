@@ -57,6 +57,7 @@ def area(rectangles):
         ((2, 5, 7, 3), {"axis": 0}, 5 * 7 * 3),  # layer norm
         ((2, 5, 7, 3), {"axis": (0, -1)}, 5 * 7),  # instance norm
         ((2, 5, 7, 6), {"axis": 0, "groups": 2}, 5 * 7 * 3),  # group norm
+        ((4, 5, 7, 6), {"parts": 2}, 2 * 5 * 7),  # ghost batch norm
     ],
 )
 def test_averaged_colours_the_values_of_one_mean(ax, shape, options, together):

@@ -18,11 +18,15 @@ def groups(answer):
         right = group_norm(x, number)
         if close(y, right, 1e-4):
             continue
-        wrong = _mixed(x, number)
-        if number > 1 and close(y, wrong, 1e-4):
+        if number > 1 and close(y, _mixed(x, number), 1e-4):
             raise NotYet(
                 f"With {number} groups: each of yours holds a strip of the image with all its "
                 "channels. A reshape cuts the last axis only if you name it apart."
+            )
+        if close(y, _strided(x, number), 1e-4):
+            raise NotYet(
+                f"With {number} groups: the channels of yours lie apart. A group holds "
+                "neighbouring channels."
             )
         raise NotYet(f"With {number} groups the values differ from the library's.")
     return "One group is layer norm, a group for each channel is instance norm."
@@ -33,6 +37,12 @@ def _mixed(x, number):
     cut = x.reshape(len(x), number, -1)
     mean, variance = (f(axis=-1, keepdims=True) for f in (cut.mean, cut.var))
     return ((cut - mean) / np.sqrt(variance + 1e-5)).reshape(x.shape)
+
+
+def _strided(x, number):
+    """Put every so many-th channel in a group."""
+    order = np.arange(x.shape[-1]).reshape(-1, number).T.ravel()
+    return group_norm(x[..., order], number)[..., np.argsort(order)]
 
 
 @checker
@@ -85,12 +95,23 @@ def blind(answer):
     if not isinstance(answer, dict) or set(answer) != set(BLIND):
         raise NotYet(f"Give a dict with the keys {', '.join(BLIND)}.")
     for norm, changes in BLIND.items():
-        mine = set(answer[norm])
+        mine = _names(norm, answer[norm])
         if extra := mine - changes:
             raise NotYet(f"{norm}: it does notice {sorted(extra)[0]!r}.")
         if missing := changes - mine:
             raise NotYet(f"{norm}: it is blind to {len(missing)} more.")
     return "What a norm averages over, it cannot see move as one."
+
+
+def _names(norm, given):
+    """Read what was given as a set of changes, all of them known."""
+    known = BLIND["instance"]  # it misses them all
+    if not isinstance(given, (set, list, tuple)):
+        raise NotYet(f"{norm}: give a set of names; got {given!r}.")
+    for name in given:
+        if name not in sorted(known):
+            raise NotYet(f"{norm}: {name!r} is none of the changes of the cell.")
+    return set(given)
 
 
 RIGHT = {
@@ -123,6 +144,12 @@ def choose(answer):
         "cluster": "it stays at inference, where each millisecond counts",
         "text": "the statistics would see later tokens, or other texts",
     }
+    names = ("batch", "group", "layer", "instance", "synchronised")
+    for network, norm in answer.items():
+        if norm not in names:
+            raise NotYet(
+                f"{network}: give one of the names {', '.join(names)}; got {norm!r}."
+            )
     for network, norm in answer.items():
         if norm not in RIGHT[network]:
             reason = WRONG.get((network, norm), reasons[network])
