@@ -33,6 +33,7 @@ from bnlib.book.network import (
 )
 
 EPOCH = 21  # steps of 64 digits
+GUESSING = {"last": 0.1}
 network.ACTIVATIONS["elu"] = (
     lambda x: np.where(x > 0, x, np.expm1(np.minimum(x, 0))),
     lambda y: np.where(y > 0, 1.0, y + 1),
@@ -180,7 +181,8 @@ def part_plateau():
         for rate in SOUND_RATES[norm : 5 + norm]:
             setting = {"sizes": [64, 100, 100, 10], "activation": name}
             settings[f"{name} {norm} {rate}"] = setting | {"norm": norm, "rate": rate}
-    return sweep(told(reach), settings, range(6), progress=True)
+    lost = GUESSING | {"to 90": None, "to 95": None}
+    return sweep(told(reach, lost), settings, range(6), progress=True)
 
 
 # Initial scale, and the rate
@@ -205,7 +207,7 @@ START_RATES = [0.02, 0.1, 0.5, 2.5, 12.5]
 def part_start():
     grid = itertools.product((False, True), SCALES, START_RATES)
     settings = {f"{n} {s} {r}": {"scale": s, "rate": r, "norm": n} for n, s, r in grid}
-    return sweep(told(start), settings, range(6), progress=True)
+    return sweep(told(start, GUESSING), settings, range(6), progress=True)
 
 
 # He, ELU and batch norm
@@ -240,7 +242,8 @@ def part_elu():
         for norm, rates in zip((False, True), both, strict=True)
         for rate in rates
     }
-    return sweep(told(elu), settings, range(6), progress=True)
+    lost = GUESSING | {"curve": 26 * [0.1]}
+    return sweep(told(elu, lost), settings, range(6), progress=True)
 
 
 # Before or after the activation, and the pooling
@@ -257,11 +260,11 @@ def place(seed, activation, where, rate, factor=1, epochs=10):
         pairs = [(data.x_train, data.y_train), (data.x_test, data.y_test)]
         both = [(net(x, training=False), y) for x, y in pairs]
         losses = [softmax_cross_entropy(z, y)[0] for z, y in both]
-        return losses + [np.mean(z.argmax(axis=1) == y) for z, y in both]
+        return [*losses, score(net, data)]
 
     options = {"rate": rate, "steps": EPOCH * epochs, "batch": 64, "seed": seed}
     seen = watched(net, data, see, EPOCH, **options)
-    names = ("train loss", "test loss", "train", "test")
+    names = ("train loss", "test loss", "test")
     found = dict(zip(names, map(rounded, zip(*seen, strict=True)), strict=True))
     return found | {"last": found["test"][-1]}
 
@@ -284,7 +287,8 @@ def part_place():
                     "rate": rate,
                     "factor": factor,
                 }
-    return sweep(told(place), settings, range(8), progress=True)
+    lost = GUESSING | dict.fromkeys(("train loss", "test loss"), 11 * [None])
+    return sweep(told(place, lost), settings, range(8), progress=True)
 
 
 class Pool:
@@ -348,10 +352,7 @@ def pooling(seed, order, kind, rate, steps=150):
     x_train, x_test = (x[..., np.newaxis] / 16 for x in (data.x_train, data.x_test))
     options = {"rate": rate, "steps": steps, "batch": 64, "seed": seed}
     with np.errstate(all="ignore"):
-        try:
-            train(net, x_train, data.y_train, softmax_cross_entropy, **options)
-        except ValueError:  # the statistics of a batch overflowed
-            return {"last": 0.1}
+        train(net, x_train, data.y_train, softmax_cross_entropy, **options)
     return {"last": rounded(accuracy(net, x_test, data.y_test))}
 
 
@@ -360,7 +361,7 @@ def part_pooling():
     settings = {
         f"{k}: {o} {r}": {"order": o, "kind": k, "rate": r} for k, o, r in three
     }
-    return sweep(told(pooling), settings, range(6), progress=True)
+    return sweep(told(pooling, GUESSING), settings, range(6), progress=True)
 
 
 # At the output, and at the first layer of an encoder
@@ -384,25 +385,27 @@ def output(seed, task, normed, batch, rate, steps=400):
         train(net, data.x_train, targets[0], loss, **options)
         recalibrate(net, np.array_split(data.x_train, 4))
         found = loss(net(data.x_test, training=False), targets[1])[0]
-    return {"loss": rounded(found)}
+    return {"loss": rounded(found) if np.isfinite(found) else None}
 
 
-OUTPUT_RATES = {  # by task and batch
-    ("classes", 64): [0.1, 0.2, 0.4, 0.8, 1.2, 1.6, 2.4],
-    ("classes", 4): [0.025, 0.05, 0.1, 0.2, 0.4, 0.8],
-    ("regression", 64): [0.0125, 0.025, 0.05, 0.1, 0.2, 0.4],
-    ("regression", 4): [0.0125, 0.025, 0.05, 0.1, 0.2],
+OUTPUT_RATES = {  # by task and batch: without, and with batch norm on the output
+    ("classes", 64): ([0.4, 0.8, 1.2, 1.6, 2.4, 4.8], [0.4, 0.8, 1.2, 1.6, 2.4, 4.8]),
+    ("classes", 4): ([0.025, 0.05, 0.1, 0.2, 0.4], [0.05, 0.1, 0.2, 0.4, 0.8]),
+    ("regression", 64): ([0.0125, 0.025, 0.05, 0.1, 0.2], [0.05, 0.1, 0.2, 0.4, 0.8]),
+    ("regression", 4): ([0.0125, 0.025, 0.05, 0.1], [0.025, 0.05, 0.1, 0.2, 0.4]),
 }
 
 
 def part_output():
     settings = {
-        f"{task} {n} {batch} {rate}": {"task": task, "normed": n, "batch": batch}
-        | {"rate": rate}
-        for (task, batch), rates in OUTPUT_RATES.items()
-        for n, rate in itertools.product((False, True), rates)
+        f"{task} {batch} {normed} {rate}": {"task": task, "normed": normed}
+        | {"batch": batch, "rate": rate}
+        for (task, batch), both in OUTPUT_RATES.items()
+        for normed, rates in zip((False, True), both, strict=True)
+        for rate in rates
     }
-    return sweep(told(output), settings, range(6), progress=True)
+    lost = {"loss": None}
+    return sweep(told(output, lost), settings, range(6), progress=True)
 
 
 class Unet:
@@ -518,7 +521,7 @@ def part_encoder():
         )
         for rate in (ENCODER_RATES[:4] if norms == "all" else ENCODER_RATES[1:])
     }
-    return sweep(told(encoder), settings, range(6), progress=True)
+    return sweep(told(encoder, {"level": None}), settings, range(6), progress=True)
 
 
 # With dropout
@@ -585,12 +588,25 @@ def part_dropout():
             [0.1, 0.2, 0.4, 0.8, 1.6, 3.2] if norm else [0.05, 0.1, 0.2, 0.4, 0.8]
         )
     }
-    return sweep(told(dropout), settings, range(8), progress=True)
+    lost = GUESSING | {"ratio": 3 * [None]}
+    return sweep(told(dropout, lost), settings, range(8), progress=True)
 
 
-def told(run):
-    """Let each record hold its setting's arguments as well."""
-    return lambda seed, **setting: setting | run(seed=seed, **setting)
+def told(run, lost=None):
+    """Let each record hold its setting's arguments as well.
+
+    Where the statistics of a batch overflow in a run, `lost` is what it found.
+    """
+
+    def measured(seed, **setting):
+        try:
+            return setting | run(seed=seed, **setting)
+        except ValueError:
+            if lost is None:
+                raise
+            return setting | lost
+
+    return measured
 
 
 if __name__ == "__main__":
