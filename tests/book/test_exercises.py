@@ -772,7 +772,14 @@ ANSWERS = [
     (on_experiments.steps_to, lambda a, t, e: _steps_to(a, t, 1), "the place"),
     (on_experiments.steps_to, lambda a, t, e: 40, "first reached at step 20"),
     (on_experiments.steps_to, lambda a, t, e: _steps_to(a, t, e) or None, "at step 0"),
+    (on_experiments.steps_to, lambda *a: _steps_above(*a), "has reached 0.9"),
     (on_experiments.variance_shift, lambda p: _shift(p), "Correct. Half"),
+    (
+        on_experiments.variance_shift,
+        lambda p: _shift(p, scaled=False),
+        "the variance in training",
+    ),
+    (on_experiments.variance_shift, lambda p: 2 + p, "ratio must be 1"),
     (on_experiments.variance_shift, lambda p: None, "returns nothing"),
     (on_experiments.variance_shift, lambda p: 1 / (1 - p), "the mean square"),
     (on_experiments.variance_shift, lambda p: _shift(p) * (1 - p) ** 2, "enlarged"),
@@ -1507,8 +1514,13 @@ def _steps_to(accuracies, target, every, never=None):
     return hits[0] * every if hits else never
 
 
-def _shift(p, mean=1):
-    return (0.5 / (1 - p) - 0.5 / np.pi / mean**2) / (0.5 - 0.5 / np.pi)
+def _steps_above(accuracies, target, every):
+    return _steps_to(accuracies, np.nextafter(target, 1), every, np.inf)
+
+
+def _shift(p, mean=1, *, scaled=True):
+    variance = 0.5 / (1 - p) - 0.5 / np.pi / mean**2
+    return variance / (0.5 - 0.5 / np.pi) if scaled else variance
 
 
 @pytest.mark.parametrize(("check", "answer", "feedback"), ANSWERS)

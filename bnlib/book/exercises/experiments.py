@@ -56,6 +56,10 @@ def steps_to(answer):
         )
     if answer([0.91, 0.95], 0.9, 10) != 0:
         raise NotYet("A network that starts above the target reached it at step 0.")
+    if answer([0.1, 0.9, 0.95], 0.9, 10) == 20:
+        raise NotYet(
+            "A run at exactly 0.9 has reached 0.9: compare with >=, not with >."
+        )
     never = answer([0.1, 0.2, 0.1], 0.9, 10)
     if never == 0 and never is not None:
         raise NotYet(
@@ -85,6 +89,11 @@ def variance_shift(answer):
         raise NotYet("The values that are left are enlarged, by 1 / (1 - p).")
     if close(mine, variance / (0.5 / (1 - shares) - 0.5 / pi)):
         raise NotYet("That is inference to training: the other way round.")
+    if close(mine, 0.5 / (1 - shares) - 0.5 / pi):
+        raise NotYet(
+            "That is the variance in training, for weights of 1. Divide it by the variance in "
+            f"inference, which is that for p = 0: {variance:.3g}."
+        )
     kept = 1 - shares
     if close(mine, (0.5 / kept - 0.5 / pi / kept**2) / variance):
         raise NotYet(
@@ -93,6 +102,10 @@ def variance_shift(answer):
     if close(mine, 1 / kept**2):
         raise NotYet(
             "That enlarges every value by 1 / (1 - p), and drops none of them."
+        )
+    if not close(mine[0], 1):
+        raise NotYet(
+            f"With p = 0 nothing is dropped and the ratio must be 1; yours is {mine[0]:.3g}."
         )
     if not close(mine, (0.5 / (1 - shares) - 0.5 / pi) / variance):
         raise NotYet(
