@@ -15,7 +15,7 @@ FLAWS = {"tautology", "control", "seeds", "rates"}
 def flaws(answer):
     """Check which experiment is a tautology, and which lacks a control, seeds, or a shared rate."""
     if not isinstance(answer, dict) or set(answer) != {"A", "B", "C", "D"}:
-        raise NotYet('Give a dict such as {"A": "seeds", "B": "control", "C": ...}.')
+        raise NotYet('Give a dict such as {"A": "seeds", "B": "control", ...}.')
     if unknown := set(answer.values()) - FLAWS:
         raise NotYet(
             f"The flaws are {sorted(FLAWS)}; {sorted(map(str, unknown))} is none."
