@@ -101,7 +101,7 @@ LONG = "shifted", "deep", "attacked"
 @functools.cache
 def again(name):
     """Run an experiment with two of the seeds, a long one with one."""
-    seeds = KEPT["seeds"][: 1 if name in LONG else 2]
+    seeds = EXPERIMENTS[name].seeds[: 1 if name in LONG else 2]
     return sweep(EXPERIMENTS[name].run, EXPERIMENTS[name].settings, seeds=seeds)
 
 
@@ -179,7 +179,7 @@ def test_numbers_that_turn_are_found_where_nothing_can_be_told(key):
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_all_seeds_run_again_bear_out_the_verdicts(name):
     experiment = EXPERIMENTS[name]
-    found = sweep(experiment.run, experiment.settings, seeds=KEPT["seeds"])
+    found = sweep(experiment.run, experiment.settings, experiment.seeds)
     for claim in LEDGER.values():
         if claim.experiment == name:
             assert contradictions(claim, found) == []
@@ -298,8 +298,11 @@ def test_each_setting_has_the_best_rate_of_its_grid_inside_it():
 
 
 def test_the_seeds_that_decide_did_not_tune():
-    assert len(KEPT["seeds"]) == 8
-    assert not set(KEPT["seeds"]) & set(TUNING_SEEDS)
+    for name, experiment in EXPERIMENTS.items():
+        seeds = {record["seed"] for record in KEPT["records"][name]}
+        assert seeds == set(experiment.seeds)
+        assert len(seeds) == 8
+        assert not seeds & set(TUNING_SEEDS)
 
 
 def test_the_smaller_of_two_equal_rates_is_best():

@@ -1069,14 +1069,35 @@ ANSWERS = [
     # keras
     (
         on_claims.flaws,
-        {"A": "tautology", "B": "control", "C": "seeds"},
+        {"A": "tautology", "B": "control", "C": "seeds", "D": "rates"},
         "Correct. Each",
     ),
     (on_claims.flaws, 3, "Give a dict"),
-    (on_claims.flaws, {"A": "bad", "B": "control", "C": "seeds"}, "is none"),
-    (on_claims.flaws, {"A": "seeds", "B": "control", "C": "seeds"}, "otherwise"),
-    (on_claims.flaws, {"A": "tautology", "B": "seeds", "C": "seeds"}, "learned at all"),
-    (on_claims.flaws, {"A": "tautology", "B": "control", "C": "control"}, "How often"),
+    (
+        on_claims.flaws,
+        {"A": "bad", "B": "control", "C": "seeds", "D": "rates"},
+        "is none",
+    ),
+    (
+        on_claims.flaws,
+        {"A": "seeds", "B": "control", "C": "seeds", "D": "rates"},
+        "otherwise",
+    ),
+    (
+        on_claims.flaws,
+        {"A": "tautology", "B": "seeds", "C": "seeds", "D": "rates"},
+        "learned at all",
+    ),
+    (
+        on_claims.flaws,
+        {"A": "tautology", "B": "control", "C": "control", "D": "rates"},
+        "How often",
+    ),
+    (
+        on_claims.flaws,
+        {"A": "tautology", "B": "control", "C": "seeds", "D": "control"},
+        "What else differs",
+    ),
     (
         on_claims.effective,
         lambda r, c, n, t: r / np.sqrt(n**2 + 2 * (r * c) ** 2 * t),

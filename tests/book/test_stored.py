@@ -38,7 +38,7 @@ def test_runs_of_chapter_1_come_again(activation, norm, depth):
     ],
 )
 def test_runs_of_chapter_16_come_again(name, measure, settings):
-    experiment, seeds = EXPERIMENTS[name], stored("claims")["seeds"][::7]
+    experiment, seeds = EXPERIMENTS[name], EXPERIMENTS[name].seeds[::7]
     calm = {setting: experiment.settings[setting] for setting in settings}
     now = by_setting(sweep(experiment.run, calm, seeds), measure)
     kept = by_setting(stored("claims")["records"][name], measure)

@@ -26,6 +26,7 @@ class Experiment:
         grids: the same for settings that need others, by name.
         aim: of a record, what a good rate makes high.
         untuned: settings whose rate is given.
+        seeds: that decide.
     """
 
     run: Callable[..., Mapping[str, Any]]
@@ -34,6 +35,7 @@ class Experiment:
     grids: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     aim: Callable[[Mapping[str, Any]], float] = lambda record: record["accuracy"]
     untuned: tuple[str, ...] = ()
+    seeds: tuple[int, ...] = tuple(range(200, 208))
 
     def rates(self, name: str) -> tuple[float, ...]:
         """Return the rates that are tried for a setting; none where its rate is given."""

@@ -104,25 +104,30 @@ def _along(network, x, y):
     return max(changes)
 
 
+# the rates at which 80 % are right after 100 steps, on average over seeds 100 and 101,
+# of 0.03, 0.1, 0.3, 1, 3 and 10
+LEARNS = {
+    "relu 5, none": (0.03, 0.1),
+    "relu 5, batch norm": (0.03, 0.1, 0.3, 1.0, 3.0),
+    "tanh 5, none": (0.03, 0.1, 0.3),
+    "tanh 5, batch norm": (0.03, 0.1, 0.3, 1.0, 3.0),
+    "sigmoid 2, none": (1.0, 3.0),
+    "sigmoid 2, batch norm": (0.1, 0.3, 1.0, 3.0, 10.0),
+}
+
 LANDSCAPE = Experiment(
     landscape,
     {
-        f"{activation} {depth}, {'batch norm' if norm else 'none'}": {
-            "activation": activation,
-            "depth": depth,
-            "norm": norm,
+        f"{name}, {rate:g}": {
+            "activation": name.split()[0],
+            "depth": int(name.split(",")[0].split()[1]),
+            "norm": name.endswith("batch norm"),
             "rate": rate,
         }
-        for activation, depth, norm, rate in (
-            ("relu", 5, False, 0.1),
-            ("relu", 5, True, 1.0),
-            ("tanh", 5, False, 0.3),
-            ("tanh", 5, True, 0.3),
-            ("sigmoid", 2, False, 3.0),
-            ("sigmoid", 2, True, 1.0),
-        )
+        for name, rates in LEARNS.items()
+        for rate in rates
     },
-    grid=(0.03, 0.1, 0.3, 1.0, 3.0, 10.0),
+    seeds=tuple(range(300, 308)),
 )
 
 

@@ -8,14 +8,14 @@ from bnlib.book.exercises import NotYet, checker
 
 __all__ = ["chance", "effective", "flaws", "weighed"]
 
-FLAWS = {"tautology", "control", "seeds"}
+FLAWS = {"tautology", "control", "seeds", "rates"}
 
 
 @checker
 def flaws(answer):
-    """Check which experiment is a tautology, which lacks a fair control, which lacks seeds."""
-    if not isinstance(answer, dict) or set(answer) != {"A", "B", "C"}:
-        raise NotYet('Give a dict such as {"A": "seeds", "B": "control", "C": ...}.')
+    """Check which experiment is a tautology, and which lacks a control, seeds, or a shared rate."""
+    if not isinstance(answer, dict) or set(answer) != {"A", "B", "C", "D"}:
+        raise NotYet('Give a dict such as {"A": "seeds", "B": "control", ...}.')
     if unknown := set(answer.values()) - FLAWS:
         raise NotYet(
             f"The flaws are {sorted(FLAWS)}; {sorted(map(str, unknown))} is none."
@@ -28,6 +28,10 @@ def flaws(answer):
         )
     if answer["C"] != "seeds":
         raise NotYet("Experiment C compares like with like. How often?")
+    if answer["D"] != "rates":
+        raise NotYet(
+            "Experiment D has seeds, and both networks learn. What else differs between them?"
+        )
     return "Each flaw is in one experiment, and each alone makes it worthless."
 
 
@@ -43,7 +47,10 @@ def effective(answer):
         if np.isclose(got, rate / grown):
             continue
         if t == 0:
-            raise NotYet("Before the first step it is the rate over the squared norm.")
+            raise NotYet(
+                "Before the first step it is the rate over the squared norm. A limit for many "
+                "steps is not enough."
+            )
         if np.isclose(got, grown):
             raise NotYet("That is the squared norm. The effective rate divides by it.")
         if np.isclose(got, rate / np.sqrt(size**2 + rate**2 * c**2 * t)):
