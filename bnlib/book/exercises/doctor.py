@@ -1,6 +1,5 @@
 """Checkers for the chapter on finding and mending faults of whole models."""
 
-import numpy as np
 
 from bnlib._extras import needed
 from bnlib.book.data import stored
