@@ -124,8 +124,9 @@ def training_wired(case):
         elif case.measured and case.measured.of(layer).trains_at_inference:
             yield Fault(
                 path,
-                "the code passes training=True, though the model is called with training=False: "
-                "predict normalises by the batch and moves the statistics.",
+                "it runs in training mode, though the model is called with training=False: predict "
+                "normalises by the batch and moves the statistics. The code passes training=True, "
+                "to it or to a layer that runs before it.",
                 {"calls": case.measured.of(layer).calls},
             )
 

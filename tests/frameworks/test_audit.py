@@ -164,6 +164,17 @@ class Code(keras.Model):
         )
 
 
+class Inheriting(keras.Model):
+    """Code that tells dropout alone to train: Keras hands that on."""
+
+    def __init__(self):
+        super().__init__()
+        self.drop, self.norm = layers.Dropout(0.0), Keras(name="n")
+
+    def call(self, x):
+        return self.norm(self.drop(x, training=True))
+
+
 def bn006():
     inputs = keras.Input((3,))
     norm = Keras(name="n")
@@ -177,6 +188,7 @@ def bn006():
     yield graph(inputs, Keras(name="n")(inputs)), None, []
     yield settle(Code(True)), X, ["n"]
     yield settle(Code(None)), X, []
+    yield settle(Inheriting()), X, ["n"]
 
 
 def base_and_head(frozen, trainable=()):
@@ -432,6 +444,11 @@ def test_messages_have_numbers_and_these_are_the_evidence():
     assert f"{worst['deviations']:.2f} deviations" in row.message
     assert f"factor of {worst['factor']:.2f}" in row.message
     json.loads(report.to_json())
+
+
+def test_a_mode_that_is_handed_on_is_not_laid_at_the_door_of_batch_norm():
+    (row,) = (row for row in audit(settle(Inheriting()), X) if row.code == "BN006")
+    assert "to it or to a layer that runs before it" in row.message
 
 
 def test_the_level_of_unfit_statistics_goes_by_size():
