@@ -790,7 +790,7 @@ ANSWERS = [
         "The mean is the same",
     ),
     (on_experiments.variance_shift, lambda p: (1 - p) ** -2, "drops none"),
-    (on_experiments.variance_shift, lambda p: 1 + p, "draw a million"),
+    (on_experiments.variance_shift, lambda p: 1 + p, "the same squared mean"),
     # network
     (on_network.saturated, 2.3 / 1.96 / np.sqrt(30), "Correct. About one"),
     (on_network.saturated, 1, "67 % of the values"),

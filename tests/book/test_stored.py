@@ -1,5 +1,8 @@
 """The stored runs of the chapters come again: a few of them, and those that are calm."""
 
+import importlib
+from pathlib import Path
+
 import pytest
 
 from benchmarks import experiments, network, variants
@@ -63,6 +66,21 @@ def test_runs_of_chapter_13_come_again(part, setting, run, measure):
     wanted = run.__code__.co_varnames[1 : run.__code__.co_argcount]
     again = run(0, **{name: kept[name] for name in wanted if name in kept})
     assert again[measure] == pytest.approx(kept[measure], abs=0.01)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("setting", ["sigmoid True 0.004", "relu False 0.002"])
+def test_runs_under_adam_come_again(monkeypatch, setting):
+    monkeypatch.syspath_prepend(str(Path(experiments.__file__).parent))
+    run = importlib.import_module("adam").reach
+    [kept] = [
+        each
+        for each in stored("adam")["runs"]
+        if (each["setting"], each["seed"]) == (setting, 0)
+    ]
+    wanted = run.__code__.co_varnames[1 : run.__code__.co_argcount]
+    again = run(0, **{name: kept[name] for name in wanted if name in kept})
+    assert again["last"] == pytest.approx(kept["last"], abs=0.01)
 
 
 CALM_OF_14 = [  # part, setting, seed, run, what its setting says beside its name

@@ -109,6 +109,7 @@ def variance_shift(answer):
         )
     if not close(mine, (0.5 / (1 - shares) - 0.5 / pi) / variance):
         raise NotYet(
-            f"For p = 0.5 your ratio is {mine[3]:.3g}; draw a million values and look."
+            f"For p = 0.5 your ratio is {mine[3]:.3g}. In training the mean square is 1 and in "
+            "inference 1/2; from each goes the same squared mean, 1 / (2 pi)."
         )
     return "Half dropped makes the variance 2.47 times larger in training."
