@@ -1,6 +1,5 @@
 """Checkers for the chapter on finding and mending faults of whole models."""
 
-
 from bnlib._extras import needed
 from bnlib.book.data import stored
 from bnlib.book.exercises import NotYet, checker
