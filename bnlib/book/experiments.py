@@ -195,6 +195,13 @@ def at_best(
 def wins(one: np.ndarray, other: np.ndarray) -> tuple[int, int]:
     """Count, pair by pair, where one is higher than the other, and where it is lower.
 
+    Args:
+        one: a number for each seed.
+        other: likewise, the seeds in the same order.
+
+    Returns:
+        How many pairs of each kind; equal ones are in neither.
+
     >>> wins(np.array([1, 2, 3]), np.array([1, 1, 5]))
     (1, 1)
     """
