@@ -1294,12 +1294,12 @@ ANSWERS = [
         "One group is right. With 2",
     ),
     (on_variants.groups, lambda x, groups: grouped(x, 1), "all channels, whatever"),
-    (on_variants.groups, lambda x, groups: over(x, groups, (1, 2)), "the places alone"),
+    (on_variants.groups, lambda x, groups: over(x, groups, (1, 2)), "the places, not"),
     (on_variants.groups, lambda x, groups: over(x, groups, 4), "the channels alone"),
     (
         on_variants.groups,
         lambda x, groups: over(x, groups, (1, 2, 3)),
-        "the groups, not",
+        "the places, not",
     ),
     (
         on_variants.groups,

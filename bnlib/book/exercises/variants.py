@@ -36,9 +36,8 @@ def groups(answer):
 
 
 AVERAGED = {  # axes of (N, H, W, groups, channels of a group)
-    (1, 2): "the places alone, so that each channel is a group of its own",
+    (1, 2): "the places, not over the channels of a group",
     (4,): "the channels alone, so that each place has statistics of its own",
-    (1, 2, 3): "the groups, not over the channels of one",
     (1, 2, 3, 4): "all channels, whatever the number of groups",
     (0, 1, 2, 4): "the examples too",
 }
