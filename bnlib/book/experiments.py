@@ -12,7 +12,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -23,7 +23,17 @@ with needed("bnlib.book.experiments", "notebook"):
     from rich.console import Console
     from rich.progress import track
 
-__all__ = ["by_setting", "fingerprint", "keep", "store_parts", "sweep"]
+__all__ = [
+    "Best",
+    "at_best",
+    "best_rates",
+    "by_setting",
+    "fingerprint",
+    "keep",
+    "store_parts",
+    "sweep",
+    "wins",
+]
 
 Record = dict[str, Any]
 
@@ -79,7 +89,9 @@ def sweep(
     return sorted(records, key=lambda record: order.index(record["setting"]))
 
 
-def by_setting(records: Iterable[Record], measure: str) -> dict[str, np.ndarray]:
+def by_setting(
+    records: Iterable[Record], measure: str, *, missing: float | None = None
+) -> dict[str, np.ndarray]:
     """Gather one measure: an array for each setting, with one entry for each seed.
 
     The seeds stand in the same order everywhere, so `found["a"] - found["b"]` is a difference pair
@@ -88,6 +100,7 @@ def by_setting(records: Iterable[Record], measure: str) -> dict[str, np.ndarray]
     Args:
         records: of `sweep`.
         measure: the name of what was measured.
+        missing: what stands for a None, of a run that failed; default None itself.
 
     Returns:
         The arrays by setting, of shape `(seeds, ...)`.
@@ -100,7 +113,8 @@ def by_setting(records: Iterable[Record], measure: str) -> dict[str, np.ndarray]
     """
     found: dict[str, dict[int, Any]] = {}
     for record in records:
-        found.setdefault(record["setting"], {})[record["seed"]] = record[measure]
+        value = missing if record[measure] is None else record[measure]
+        found.setdefault(record["setting"], {})[record["seed"]] = value
     seeds = {name: sorted(values) for name, values in found.items()}
     if len(set(map(tuple, seeds.values()))) > 1:
         raise ValueError(f"all settings must have the same seeds; got {seeds}.")
@@ -108,6 +122,90 @@ def by_setting(records: Iterable[Record], measure: str) -> dict[str, np.ndarray]
         name: np.array([values[seed] for seed in seeds[name]])
         for name, values in found.items()
     }
+
+
+class Best(NamedTuple):
+    """The best of the rates that were tried under one name.
+
+    Attributes:
+        rate: the learning rate.
+        setting: its setting, `NAME RATE`.
+        inside: whether a lower and a higher rate were tried too.
+    """
+
+    rate: float
+    setting: str
+    inside: bool
+
+
+def best_rates(
+    found: Mapping[str, np.ndarray], *, least: bool = False
+) -> dict[str, Best]:
+    """Pick for each name the rate with the best median over the seeds.
+
+    Of equal medians the best mean decides, of equal means the lowest rate.
+
+    Args:
+        found: what the seeds reached, by settings that are called `NAME RATE`: of `by_setting`.
+        least: whether the least is the best.
+
+    Returns:
+        The best rate by name.
+
+    >>> best_rates({"a 0.1": np.array([3, 4]), "a 1": np.array([5, 6])})
+    {'a': Best(rate=1.0, setting='a 1', inside=False)}
+    """
+    sign = 1 if least else -1
+    tried: dict[str, list[tuple[Any, ...]]] = {}
+    for setting, values in found.items():
+        name, _, rate = setting.rpartition(" ")
+        quality = sign * np.median(values), sign * np.mean(values)
+        tried.setdefault(name, []).append((*quality, float(rate), setting))
+    best = {}
+    for name, each in tried.items():
+        *_, rate, setting = min(each)
+        rates = [other for _, _, other, _ in each]
+        best[name] = Best(rate, setting, min(rates) < rate < max(rates))
+    return best
+
+
+def at_best(
+    found: Mapping[str, np.ndarray],
+    by: Mapping[str, np.ndarray] | None = None,
+    *,
+    least: bool = False,
+) -> dict[str, np.ndarray]:
+    """Say for each name what its seeds reached at its best rate.
+
+    Args:
+        found: what to report, by settings that are called `NAME RATE`.
+        by: what to pick the rate by, with the same settings; default `found` itself.
+        least: whether the least is the best.
+
+    Returns:
+        The arrays by name.
+
+    >>> at_best({"a 0.1": np.array([3, 4]), "a 1": np.array([5, 6])})
+    {'a': array([5, 6])}
+    """
+    best = best_rates(found if by is None else by, least=least)
+    return {name: found[each.setting] for name, each in best.items()}
+
+
+def wins(one: np.ndarray, other: np.ndarray) -> tuple[int, int]:
+    """Count, pair by pair, where one is higher than the other, and where it is lower.
+
+    Args:
+        one: a number for each seed.
+        other: likewise, the seeds in the same order.
+
+    Returns:
+        How many pairs of each kind; equal ones are in neither.
+
+    >>> wins(np.array([1, 2, 3]), np.array([1, 1, 5]))
+    (1, 1)
+    """
+    return int(np.sum(one > other + 1e-6)), int(np.sum(one < other - 1e-6))
 
 
 def keep(path: str | Path, script: str | Path, **found: Any) -> None:

@@ -51,12 +51,11 @@ def hidden(x, mask, faulty=False):
     return mean, (away**2).sum(axis=0) / mask.sum()
 
 
-CHOICE = {
-    "volumes": "group",
-    "phone": "batch",
-    "cluster": "synchronised",
-    "text": "layer",
-}
+def over(x, groups, axes):
+    """Normalise over some axes of channels cut in groups."""
+    cut = x.reshape(*x.shape[:-1], groups, -1)
+    mean, variance = cut.mean(axes, keepdims=True), cut.var(axes, keepdims=True)
+    return ((cut - mean) / np.sqrt(variance + 1e-5)).reshape(x.shape)
 
 
 def grouped(x, groups, mixed=False, strided=False):
@@ -1306,9 +1305,22 @@ ANSWERS = [
     (
         on_variants.groups,
         lambda x, groups: grouped(x, groups, mixed=True),
-        "a strip of the image",
+        "One group is right. With 2",
     ),
-    (on_variants.groups, lambda x, groups: grouped(x, 1), "values differ from"),
+    (on_variants.groups, lambda x, groups: grouped(x, 1), "all channels, whatever"),
+    (on_variants.groups, lambda x, groups: over(x, groups, (1, 2)), "the places, not"),
+    (on_variants.groups, lambda x, groups: over(x, groups, 4), "the channels alone"),
+    (
+        on_variants.groups,
+        lambda x, groups: over(x, groups, (1, 2, 3)),
+        "the places, not",
+    ),
+    (
+        on_variants.groups,
+        lambda x, groups: over(x, groups, (0, 1, 2, 4)),
+        "examples too",
+    ),
+    (on_variants.groups, lambda x, groups: 2 * x, "values differ from"),
     (
         on_variants.groups,
         lambda x, groups: grouped(x, groups, strided=True),
@@ -1321,7 +1333,8 @@ ANSWERS = [
         lambda grad, v, g: (grad, (grad * v).sum(axis=0)),
         "not v",
     ),
-    (on_variants.direction, lambda grad, v, g: (grad, g), "column by column"),
+    (on_variants.direction, lambda grad, v, g: (grad, g), "g itself so far"),
+    (on_variants.direction, lambda grad, v, g: (grad, 3 * g), "scales its column"),
     (
         on_variants.direction,
         lambda grad, v, g: (
@@ -1348,23 +1361,13 @@ ANSWERS = [
     (
         on_variants.blind,
         on_variants.BLIND | {"batch": {"image 0 brighter"}},
-        "it does notice",
+        "it notices one of yours",
     ),
     (on_variants.blind, on_variants.BLIND | {"layer": set()}, "blind to 3 more"),
     (on_variants.blind, {}, "with the keys"),
     (on_variants.blind, on_variants.BLIND | {"layer": "all"}, "give a set of names"),
     (on_variants.blind, on_variants.BLIND | {"layer": {"all"}}, "none of the changes"),
     (on_variants.blind, on_variants.BLIND | {"layer": [set()]}, "none of the changes"),
-    (on_variants.choose, CHOICE, "Correct. The batch, the inference"),
-    (on_variants.choose, CHOICE | {"volumes": "layer"}, "Correct. The batch"),
-    (on_variants.choose, CHOICE | {"volumes": "batch"}, "a batch of one volume"),
-    (on_variants.choose, CHOICE | {"phone": "group"}, "it stays at inference"),
-    (on_variants.choose, CHOICE | {"cluster": "batch"}, "two photos"),
-    (on_variants.choose, CHOICE | {"text": "batch"}, "would see later tokens"),
-    (on_variants.choose, CHOICE | {"text": "group"}, "see the later ones"),
-    (on_variants.choose, {"text": "layer"}, "with the keys"),
-    (on_variants.choose, CHOICE | {"phone": "Batch"}, "one of the names batch, group"),
-    (on_variants.choose, CHOICE | {"text": ["layer"]}, "got ['layer']"),
     # appendix
     (on_swapping.training, _same_in_training(), "Correct. It sees outputs"),
     (on_swapping.training, _same_in_training(restore=False), "Put the weights back"),

@@ -7,11 +7,15 @@ import pytest
 
 from bnlib.book import experiments
 from bnlib.book.experiments import (
+    Best,
+    at_best,
+    best_rates,
     by_setting,
     fingerprint,
     keep,
     store_parts,
     sweep,
+    wins,
 )
 from tests.facts import ROOT
 
@@ -59,6 +63,41 @@ def test_settings_with_other_seeds_are_refused():
     records = sweep(measure, {"a": {"by": 1}, "b": {"by": 2}}, seeds=range(2))[:-1]
     with pytest.raises(ValueError, match="the same seeds"):
         by_setting(records, "product")
+
+
+def test_a_run_that_failed_can_count_as_infinite():
+    records = sweep(lambda seed: {"steps": seed or None}, {"a": {}}, seeds=[0, 4])
+    assert list(by_setting(records, "steps", missing=np.inf)["a"]) == [np.inf, 4]
+    assert list(by_setting(records, "steps")["a"]) == [None, 4]
+
+
+RATES = {
+    "a, b 0.1": np.array([1, 5, 6]),
+    "a, b 0.01": np.array([4, 5, 6]),
+    "a, b 1": np.array([0, 1, np.inf]),
+    "c 3": np.array([7, 7, 7]),
+    "c 2": np.array([7, 7, 7]),
+}
+
+
+def test_the_best_rate_is_that_of_median_then_mean_then_the_lower():
+    best = best_rates(RATES)
+    assert best == {"a, b": Best(0.01, "a, b 0.01", False), "c": Best(2, "c 2", False)}
+    least = {name: values for name, values in RATES.items() if name[0] == "a"}
+    assert best_rates(least, least=True)["a, b"] == Best(1, "a, b 1", False)
+    least["a, b 3"] = np.full(3, np.inf)
+    assert best_rates(least, least=True)["a, b"].inside
+
+
+def test_rates_are_picked_by_one_measure_and_another_is_reported():
+    other = {name: -values for name, values in RATES.items()}
+    assert list(at_best(RATES, other)["a, b"]) == [0, 1, np.inf]
+    assert list(at_best(RATES)["a, b"]) == [4, 5, 6]
+
+
+def test_wins_are_counted_pair_by_pair():
+    assert wins(np.array([0.5, 0.6, 0.7]), np.array([0.5, 0.5, 0.8])) == (1, 1)
+    assert wins(np.zeros(6), np.arange(6)) == (0, 5)
 
 
 def test_nothing_to_run_is_refused():

@@ -5,7 +5,7 @@ import numpy as np
 from bnlib.book.exercises import NotYet, arrays, checker, close
 from bnlib.variants import group_norm, weight_norm_backward
 
-__all__ = ["blind", "choose", "direction", "groups"]
+__all__ = ["blind", "direction", "groups"]
 
 
 @checker
@@ -20,16 +20,34 @@ def groups(answer):
             continue
         if number > 1 and close(y, _mixed(x, number), 1e-4):
             raise NotYet(
-                f"With {number} groups: each of yours holds a strip of the image with all its "
-                "channels. A reshape cuts the last axis only if you name it apart."
+                f"One group is right. With {number} the values of an image that are averaged "
+                "together are not those of one group."
             )
         if close(y, _strided(x, number), 1e-4):
             raise NotYet(
                 f"With {number} groups: the channels of yours lie apart. A group holds "
                 "neighbouring channels."
             )
+        for axes, words in AVERAGED.items():
+            if close(y, _over(x, number, axes), 1e-4):
+                raise NotYet(f"With {number} groups: yours average over {words}.")
         raise NotYet(f"With {number} groups the values differ from the library's.")
     return "One group is layer norm, a group for each channel is instance norm."
+
+
+AVERAGED = {  # axes of (N, H, W, groups, channels of a group)
+    (1, 2): "the places, not over the channels of a group",
+    (4,): "the channels alone, so that each place has statistics of its own",
+    (1, 2, 3, 4): "all channels, whatever the number of groups",
+    (0, 1, 2, 4): "the examples too",
+}
+
+
+def _over(x, number, axes):
+    """Normalise over some of the axes of the channels cut in groups."""
+    cut = x.reshape(*x.shape[:-1], number, -1)
+    mean, variance = (f(axis=axes, keepdims=True) for f in (cut.mean, cut.var))
+    return ((cut - mean) / np.sqrt(variance + 1e-5)).reshape(x.shape)
 
 
 def _mixed(x, number):
@@ -57,10 +75,15 @@ def direction(answer):
     (grad_g,) = arrays(returned[1:], ["grad_g"], g.shape)
     right_v, right_g = weight_norm_backward(grad, v, g)
     length = np.sqrt((v**2).sum(axis=0))
+    if close(grad_g, g):
+        raise NotYet("grad_g is g itself so far.")
     if close(grad_g, right_g * length):
         raise NotYet("grad_g: g multiplies v / |v|, not v.")
     if not close(grad_g, right_g):
-        raise NotYet("grad_g: sum the gradient times the direction, column by column.")
+        raise NotYet(
+            "grad_g: a small change of g scales its column of the kernel. By how much does the "
+            "loss change?"
+        )
     if close(grad_v, g / length * grad):
         raise NotYet("grad_g is right. grad_v: the length depends on v too.")
     if not close(grad_v, right_v):
@@ -88,6 +111,12 @@ BLIND = {
     },
 }
 
+SHARED = {
+    "batch": "the same channel of all images",
+    "layer": "nothing but itself, all channels",
+    "instance": "nothing but itself, channel by channel",
+}
+
 
 @checker
 def blind(answer):
@@ -96,10 +125,16 @@ def blind(answer):
         raise NotYet(f"Give a dict with the keys {', '.join(BLIND)}.")
     for norm, changes in BLIND.items():
         mine = _names(norm, answer[norm])
-        if extra := mine - changes:
-            raise NotYet(f"{norm}: it does notice {sorted(extra)[0]!r}.")
+        if mine - changes:
+            raise NotYet(
+                f"{norm}: it notices one of yours. Image 0 shares its mean with {SHARED[norm]}; "
+                "did all of these move by the same amount?"
+            )
         if missing := changes - mine:
-            raise NotYet(f"{norm}: it is blind to {len(missing)} more.")
+            raise NotYet(
+                f"{norm}: it is blind to {len(missing)} more. Image 0 shares its mean with "
+                f"{SHARED[norm]}. What moves these as one, or leaves them alone?"
+            )
     return "What a norm averages over, it cannot see move as one."
 
 
@@ -112,46 +147,3 @@ def _names(norm, given):
         if name not in sorted(known):
             raise NotYet(f"{norm}: {name!r} is none of the changes of the cell.")
     return set(given)
-
-
-RIGHT = {
-    "volumes": {"group", "layer"},
-    "phone": {"batch", "synchronised"},
-    "cluster": {"synchronised"},
-    "text": {"layer"},
-}
-WRONG = {  # where a reason of its own is worth saying
-    (
-        "volumes",
-        "batch",
-    ): "a batch of one volume, in training, and another mode at inference",
-    ("volumes", "synchronised"): "there is no second device to share with",
-    ("volumes", "instance"): "it discards the amount of each channel",
-    ("cluster", "batch"): "each device would have two photos for its statistics",
-    ("text", "group"): "over the tokens of a text, it would see the later ones",
-    ("text", "instance"): "over the tokens of a text, it would see the later ones",
-}
-
-
-@checker
-def choose(answer):
-    """Check `answer`: a norm for each of four networks."""
-    if not isinstance(answer, dict) or set(answer) != set(RIGHT):
-        raise NotYet(f"Give a dict with the keys {', '.join(RIGHT)}.")
-    reasons = {
-        "volumes": "one volume is all that there is",
-        "phone": "it stays at inference, where each millisecond counts",
-        "cluster": "it stays at inference, where each millisecond counts",
-        "text": "the statistics would see later tokens, or other texts",
-    }
-    names = ("batch", "group", "layer", "instance", "synchronised")
-    for network, norm in answer.items():
-        if norm not in names:
-            raise NotYet(
-                f"{network}: give one of the names {', '.join(names)}; got {norm!r}."
-            )
-    for network, norm in answer.items():
-        if norm not in RIGHT[network]:
-            reason = WRONG.get((network, norm), reasons[network])
-            raise NotYet(f"{network}, {norm}: {reason}.")
-    return "The batch, the inference and the order of the tokens decide."
