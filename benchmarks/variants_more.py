@@ -10,13 +10,13 @@ import os
 
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
-import numpy as np
 import variants
+from adam import adam
 
 from bnlib.book import norms
 from bnlib.book.data import digits
 from bnlib.book.experiments import store_parts, sweep
-from bnlib.book.network import accuracy, batches, convolutional, softmax_cross_entropy
+from bnlib.book.network import accuracy, convolutional
 from bnlib.book.sequences import attentive
 
 
@@ -51,23 +51,6 @@ def part_long():
     return sweep(long, variants.at_rates(rates), variants.SEEDS, progress=True)
 
 
-def adam(network, x, y, *, rate, steps, batch, seed):
-    """Train by Adam, with the decays of its paper."""
-    order = batches(len(x), batch, np.random.default_rng(seed))
-    means, squares = {}, {}
-    for step in range(1, steps + 1):
-        rows = next(order)
-        _, grad = softmax_cross_entropy(network(x[rows], training=True), y[rows])
-        network.backward(grad)
-        for place, layer in enumerate(network.layers):
-            for name, value in layer.parameters.items():
-                key, grad = (place, name), layer.gradients[name]
-                means[key] = 0.9 * means.get(key, 0) + 0.1 * grad
-                squares[key] = 0.999 * squares.get(key, 0) + 0.001 * grad**2
-                root = np.sqrt(squares[key] / (1 - 0.999**step))
-                value -= rate * means[key] / (1 - 0.9**step) / (root + 1e-8)
-
-
 ADAM = {
     "none": None,
     "batch": variants.quick,
@@ -81,9 +64,9 @@ def tokens(seed, *, name, rate):
     data = digits()
     x, x_test = data.x_train / 16, data.x_test / 16
     network = attentive(ADAM[name], seed)
-    options = {"steps": 10 * (len(x) // 64), "batch": 64, "rate": rate, "seed": seed}
-    with np.errstate(all="ignore"):
-        adam(network, x, data.y_train, **options)
+    network.step = adam(network)
+    options = {"epochs": 10, "batch": 64, "rate": rate, "seed": seed}
+    variants.fit(network, x, data.y_train, **options)
     return {"test": accuracy(network, x_test, data.y_test)}
 
 

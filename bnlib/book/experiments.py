@@ -25,8 +25,7 @@ with needed("bnlib.book.experiments", "notebook"):
 
 __all__ = [
     "Best",
-    "at_best",
-    "best_rates",
+    "best_rate",
     "by_setting",
     "fingerprint",
     "keep",
@@ -125,71 +124,94 @@ def by_setting(
 
 
 class Best(NamedTuple):
-    """The best of the rates that were tried under one name.
+    """The best of the rates that were tried under one name, as each seed has it.
 
     Attributes:
-        rate: the learning rate.
-        setting: its setting, `NAME RATE`.
-        inside: whether a lower and a higher rate were tried too.
+        rates: the rate picked for each seed.
+        settings: the settings of these rates, `NAME RATE`.
+        inside: whether a lower and a higher rate than any of them were tried too.
     """
 
-    rate: float
-    setting: str
+    rates: tuple[float, ...]
+    settings: tuple[str, ...]
     inside: bool
 
+    def __str__(self) -> str:
+        """Return the rate, or the lowest and the highest where seeds have different ones."""
+        return " to ".join(
+            f"{rate:g}" for rate in sorted({min(self.rates), max(self.rates)})
+        )
 
-def best_rates(
-    found: Mapping[str, np.ndarray], *, least: bool = False
-) -> dict[str, Best]:
-    """Pick for each name the rate with the best median over the seeds.
+    def of(self, found: Mapping[str, np.ndarray]) -> np.ndarray:
+        """Return what each seed found, in these or other measures, at the rate picked for it.
 
-    Of equal medians the best mean decides, of equal means the lowest rate.
+        Args:
+            found: arrays by setting, with one entry for each seed.
+
+        Returns:
+            An array with one entry for each seed.
+        """
+        return np.array(
+            [found[setting][seed] for seed, setting in enumerate(self.settings)]
+        )
+
+
+def best_rate(
+    found: Mapping[str, np.ndarray],
+    name: str,
+    *,
+    least: bool = False,
+    left_out: bool = True,
+) -> Best:
+    """Pick for each seed the rate with the best median over the other seeds.
+
+    So no run helps to pick the rate that it is reported at. Of equal medians the lowest rate is
+    taken.
 
     Args:
         found: what the seeds reached, by settings that are called `NAME RATE`: of `by_setting`.
+        name: the one to pick for; settings of other names are left alone.
         least: whether the least is the best.
+        left_out: False picks one rate for all seeds, with the best median over all of them.
 
     Returns:
-        The best rate by name.
+        The `Best`.
 
-    >>> best_rates({"a 0.1": np.array([3, 4]), "a 1": np.array([5, 6])})
-    {'a': Best(rate=1.0, setting='a 1', inside=False)}
+    Raises:
+        ValueError: if no setting has the name, or there are fewer than two seeds.
+
+    >>> found = {"a 0.1": np.array([3, 4, 5]), "a 1": np.array([5, 6, 0])}
+    >>> best = best_rate(found, "a")
+    >>> best.rates, best.of(found)
+    ((0.1, 0.1, 1.0), array([3, 4, 0]))
     """
-    sign = 1 if least else -1
-    tried: dict[str, list[tuple[Any, ...]]] = {}
-    for setting, values in found.items():
-        name, _, rate = setting.rpartition(" ")
-        quality = sign * np.median(values), sign * np.mean(values)
-        tried.setdefault(name, []).append((*quality, float(rate), setting))
-    best = {}
-    for name, each in tried.items():
-        *_, rate, setting = min(each)
-        rates = [other for _, _, other, _ in each]
-        best[name] = Best(rate, setting, min(rates) < rate < max(rates))
-    return best
+    tried = {
+        float(setting.rpartition(" ")[2]): setting
+        for setting in found
+        if setting.rpartition(" ")[0] == name
+    }
+    if not tried:
+        raise ValueError(
+            f"found must have settings called '{name} RATE'; got {sorted(found)}."
+        )
+    sign, seeds = 1 if least else -1, len(found[next(iter(tried.values()))])
+    if left_out and seeds < 2:
+        raise ValueError(
+            "found must have two seeds or more, as each has the rate that is best on the others; "
+            f"got {seeds}."
+        )
 
+    def rank(rate, seed):
+        values = found[tried[rate]]
+        others = np.delete(values, seed) if left_out else values
+        return sign * np.median(others), rate
 
-def at_best(
-    found: Mapping[str, np.ndarray],
-    by: Mapping[str, np.ndarray] | None = None,
-    *,
-    least: bool = False,
-) -> dict[str, np.ndarray]:
-    """Say for each name what its seeds reached at its best rate.
-
-    Args:
-        found: what to report, by settings that are called `NAME RATE`.
-        by: what to pick the rate by, with the same settings; default `found` itself.
-        least: whether the least is the best.
-
-    Returns:
-        The arrays by name.
-
-    >>> at_best({"a 0.1": np.array([3, 4]), "a 1": np.array([5, 6])})
-    {'a': array([5, 6])}
-    """
-    best = best_rates(found if by is None else by, least=least)
-    return {name: found[each.setting] for name, each in best.items()}
+    rates = tuple(
+        min(tried, key=lambda rate, seed=seed: rank(rate, seed))
+        for seed in range(seeds)
+    )
+    inside = min(tried) < min(rates) and max(rates) < max(tried)
+    return Best(rates, tuple(tried[rate] for rate in rates), inside)
 
 
 def wins(one: np.ndarray, other: np.ndarray) -> tuple[int, int]:

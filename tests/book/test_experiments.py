@@ -7,9 +7,7 @@ import pytest
 
 from bnlib.book import experiments
 from bnlib.book.experiments import (
-    Best,
-    at_best,
-    best_rates,
+    best_rate,
     by_setting,
     fingerprint,
     keep,
@@ -72,27 +70,52 @@ def test_a_run_that_failed_can_count_as_infinite():
 
 
 RATES = {
-    "a, b 0.1": np.array([1, 5, 6]),
-    "a, b 0.01": np.array([4, 5, 6]),
-    "a, b 1": np.array([0, 1, np.inf]),
-    "c 3": np.array([7, 7, 7]),
-    "c 2": np.array([7, 7, 7]),
+    "a, b 0.01": np.array([4, 5, 6, 0]),
+    "a, b 0.1": np.array([1, 5, 6, 9]),
+    "a, b 1": np.array([0, 1, 2, 1]),
+    "c 3": np.array([7, 7, 7, 7]),
+    "c 2": np.array([7, 7, 7, 7]),
 }
 
 
-def test_the_best_rate_is_that_of_median_then_mean_then_the_lower():
-    best = best_rates(RATES)
-    assert best == {"a, b": Best(0.01, "a, b 0.01", False), "c": Best(2, "c 2", False)}
-    least = {name: values for name, values in RATES.items() if name[0] == "a"}
-    assert best_rates(least, least=True)["a, b"] == Best(1, "a, b 1", False)
-    least["a, b 3"] = np.full(3, np.inf)
-    assert best_rates(least, least=True)["a, b"].inside
+def test_each_seed_has_the_rate_that_is_best_on_the_others():
+    best = best_rate(RATES, "a, b")
+    # medians of the others: 5, 4, 4, 5 at 0.01; 6, 6, 5, 5 at 0.1
+    assert best.rates == (0.1, 0.1, 0.1, 0.01)
+    assert list(best.of(RATES)) == [1, 5, 6, 0]
+    assert list(best.of({name: -values for name, values in RATES.items()})) == [
+        -1,
+        -5,
+        -6,
+        0,
+    ]
+    assert str(best) == "0.01 to 0.1"
+    assert not best.inside
+    assert best_rate(RATES, "a, b", left_out=False).rates == (0.1, 0.1, 0.1, 0.1)
 
 
-def test_rates_are_picked_by_one_measure_and_another_is_reported():
-    other = {name: -values for name, values in RATES.items()}
-    assert list(at_best(RATES, other)["a, b"]) == [0, 1, np.inf]
-    assert list(at_best(RATES)["a, b"]) == [4, 5, 6]
+def test_of_equal_medians_the_lowest_rate_is_taken():
+    assert best_rate(RATES, "c").rates == (2, 2, 2, 2)
+    assert str(best_rate(RATES, "c")) == "2"
+
+
+def test_the_least_can_be_the_best_and_a_failed_run_is_infinite():
+    steps = {"a 1": [9, 9, 9], "a 2": [5, np.inf, 5], "a 4": [np.inf, 8, np.inf]}
+    best = best_rate({n: np.array(v) for n, v in steps.items()}, "a", least=True)
+    assert best.rates == (1, 2, 1)
+    assert list(best.of({n: np.array(v) for n, v in steps.items()})) == [9, np.inf, 9]
+
+
+def test_a_rate_inside_has_others_on_either_side():
+    high = {"a 1": [1, 1, 1], "a 2": [5, 5, 5], "a 4": [0, 0, 0]}
+    assert best_rate({n: np.array(v) for n, v in high.items()}, "a").inside
+
+
+def test_what_was_not_tried_has_no_best_rate():
+    with pytest.raises(ValueError, match="settings called 'd RATE'"):
+        best_rate(RATES, "d")
+    with pytest.raises(ValueError, match="two seeds or more"):
+        best_rate({"a 1": np.array([1])}, "a")
 
 
 def test_wins_are_counted_pair_by_pair():
